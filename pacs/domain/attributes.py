@@ -1,0 +1,148 @@
+"""THE table of indexed attributes: level, column, matching rule, whether QIDO returns it by default.
+
+VR and tag come from pydicom's dictionary, never from here. Everything that needs to know which attributes
+the index knows (header extraction, the query compiler, QIDO's and C-FIND's answers) reads this table.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from pacs.domain.levels import Level
+
+
+class Rule(Enum):
+    """How an attribute matches (PS3.4 C.2.2.2); each is one function in `matching`."""
+
+    UID = auto()  # single value or list of UIDs
+    TEXT = auto()  # single value, wildcards, case-sensitive
+    NAME = auto()  # person name: folded, component groups, wildcards
+    DATE = auto()  # single value or range
+    TIME = auto()
+    NUMBER = auto()  # IS, US: equal as numbers
+    SEQUENCE = auto()  # all keys in one item
+
+
+class Shown(Enum):
+    """When an answer carries the attribute without being asked."""
+
+    ALWAYS = auto()  # type R: present even when empty
+    KNOWN = auto()  # type C: when it has a value
+    ASKED = auto()  # only when asked by includefield or as a key
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One row of the table. `column` is the search column of the level's table, or None when it lives in `attrs` only."""
+
+    keyword: str
+    level: Level
+    rule: Rule
+    shown: Shown
+    column: str | None = None
+    stored: bool = True  # False: computed by the index (counts, modalities, URLs), never read from an object
+
+    @cached_property
+    def tag(self) -> int:
+        """The tag as one number, 0xGGGGEEEE."""
+        tag = tag_for_keyword(self.keyword)
+        if tag is None:
+            raise ValueError(f"{self.keyword} is not in the DICOM dictionary")
+        return tag
+
+    @cached_property
+    def hex(self) -> str:
+        """The tag as DICOM JSON writes it: eight upper-case hexadecimal digits."""
+        return f"{self.tag:08X}"
+
+    @cached_property
+    def vr(self) -> str:
+        """The value representation of pydicom's dictionary."""
+        return dictionary_VR(self.tag)
+
+
+_P, _T, _S, _I = Level.PATIENT, Level.STUDY, Level.SERIES, Level.INSTANCE
+_A, _K, _Q = Shown.ALWAYS, Shown.KNOWN, Shown.ASKED
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute("PatientName", _P, Rule.NAME, _A, "patient_name"),
+    Attribute("PatientID", _P, Rule.TEXT, _A, "patient_id"),
+    Attribute("IssuerOfPatientID", _P, Rule.TEXT, _K, "issuer_of_patient_id"),
+    Attribute("PatientBirthDate", _P, Rule.DATE, _A, "patient_birth_date"),
+    Attribute("PatientSex", _P, Rule.TEXT, _A, "patient_sex"),
+    Attribute("OtherPatientIDs", _P, Rule.TEXT, _Q),
+    Attribute("PatientComments", _P, Rule.TEXT, _Q),
+    Attribute("StudyDate", _T, Rule.DATE, _A, "study_date"),
+    Attribute("StudyTime", _T, Rule.TIME, _A, "study_time"),
+    Attribute("AccessionNumber", _T, Rule.TEXT, _A, "accession_number"),
+    Attribute("IssuerOfAccessionNumberSequence", _T, Rule.SEQUENCE, _Q),
+    Attribute("ModalitiesInStudy", _T, Rule.TEXT, _A, "modalities", stored=False),
+    Attribute("SOPClassesInStudy", _T, Rule.UID, _Q, "sop_classes", stored=False),
+    Attribute("ReferringPhysicianName", _T, Rule.NAME, _A, "referring_physician_name"),
+    Attribute("StudyInstanceUID", _T, Rule.UID, _A, "study_uid"),
+    Attribute("StudyID", _T, Rule.TEXT, _A, "study_id"),
+    Attribute("StudyDescription", _T, Rule.TEXT, _K, "study_description"),
+    Attribute("InstitutionName", _T, Rule.TEXT, _Q, "institution_name"),
+    Attribute("PatientAge", _T, Rule.TEXT, _Q),
+    Attribute("PatientSize", _T, Rule.NUMBER, _Q),
+    Attribute("PatientWeight", _T, Rule.NUMBER, _Q),
+    Attribute("NameOfPhysiciansReadingStudy", _T, Rule.NAME, _Q),
+    Attribute("ProcedureCodeSequence", _T, Rule.SEQUENCE, _Q),
+    Attribute("NumberOfStudyRelatedSeries", _T, Rule.NUMBER, _A, "series_count", stored=False),
+    Attribute("NumberOfStudyRelatedInstances", _T, Rule.NUMBER, _A, "instance_count", stored=False),
+    Attribute("Modality", _S, Rule.TEXT, _A, "modality"),
+    Attribute("SeriesInstanceUID", _S, Rule.UID, _A, "series_uid"),
+    Attribute("SeriesNumber", _S, Rule.NUMBER, _A, "series_number"),
+    Attribute("SeriesDescription", _S, Rule.TEXT, _K, "series_description"),
+    Attribute("SeriesDate", _S, Rule.DATE, _Q, "series_date"),
+    Attribute("SeriesTime", _S, Rule.TIME, _Q, "series_time"),
+    Attribute("BodyPartExamined", _S, Rule.TEXT, _Q, "body_part_examined"),
+    Attribute("Laterality", _S, Rule.TEXT, _Q),
+    Attribute("ProtocolName", _S, Rule.TEXT, _Q, "protocol_name"),
+    Attribute("Manufacturer", _S, Rule.TEXT, _Q),
+    Attribute("ManufacturerModelName", _S, Rule.TEXT, _Q),
+    Attribute("StationName", _S, Rule.TEXT, _Q),
+    Attribute("OperatorsName", _S, Rule.NAME, _Q),
+    Attribute("PerformingPhysicianName", _S, Rule.NAME, _Q),
+    Attribute("FrameOfReferenceUID", _S, Rule.UID, _Q),
+    Attribute("PerformedProcedureStepStartDate", _S, Rule.DATE, _K, "performed_procedure_step_start_date"),
+    Attribute("PerformedProcedureStepStartTime", _S, Rule.TIME, _K, "performed_procedure_step_start_time"),
+    Attribute("RequestAttributesSequence", _S, Rule.SEQUENCE, _K),
+    Attribute("NumberOfSeriesRelatedInstances", _S, Rule.NUMBER, _A, "instance_count", stored=False),
+    Attribute("SOPClassUID", _I, Rule.UID, _A, "sop_class_uid"),
+    Attribute("SOPInstanceUID", _I, Rule.UID, _A, "sop_instance_uid"),
+    Attribute("InstanceNumber", _I, Rule.NUMBER, _A, "instance_number"),
+    Attribute("ContentDate", _I, Rule.DATE, _Q, "content_date"),
+    Attribute("ContentTime", _I, Rule.TIME, _Q, "content_time"),
+    Attribute("AcquisitionDate", _I, Rule.DATE, _Q),
+    Attribute("AcquisitionTime", _I, Rule.TIME, _Q),
+    Attribute("ImageType", _I, Rule.TEXT, _Q),
+    Attribute("Rows", _I, Rule.NUMBER, _K),
+    Attribute("Columns", _I, Rule.NUMBER, _K),
+    Attribute("BitsAllocated", _I, Rule.NUMBER, _K),
+    Attribute("NumberOfFrames", _I, Rule.NUMBER, _K),
+    Attribute("SliceThickness", _I, Rule.NUMBER, _Q),
+    Attribute("ImagePositionPatient", _I, Rule.NUMBER, _Q),
+    Attribute("ImageOrientationPatient", _I, Rule.NUMBER, _Q),
+    Attribute("PixelSpacing", _I, Rule.NUMBER, _Q),
+    Attribute("ConceptNameCodeSequence", _I, Rule.SEQUENCE, _Q),
+    Attribute("ReferencedSeriesSequence", _I, Rule.SEQUENCE, _Q),
+    Attribute("CompletionFlag", _I, Rule.TEXT, _Q),
+    Attribute("VerificationFlag", _I, Rule.TEXT, _Q),
+    Attribute("ContentLabel", _I, Rule.TEXT, _Q),
+    # asked for everywhere, about the instance as kept here
+    Attribute("SpecificCharacterSet", _I, Rule.TEXT, _Q),
+    Attribute("TimezoneOffsetFromUTC", _I, Rule.TEXT, _K),
+    Attribute("AvailableTransferSyntaxUID", _I, Rule.UID, _Q, "transfer_syntax_uid", stored=False),
+)
+
+BY_TAG: dict[int, Attribute] = {a.tag: a for a in ATTRIBUTES}
+BY_KEYWORD: dict[str, Attribute] = {a.keyword: a for a in ATTRIBUTES}
+STORED: tuple[Attribute, ...] = tuple(a for a in ATTRIBUTES if a.stored)
+
+
+def at_level(level: Level) -> tuple[Attribute, ...]:
+    """The attributes that live at exactly this level."""
+    return tuple(a for a in ATTRIBUTES if a.level == level)

@@ -1,0 +1,45 @@
+"""The query value object: C-FIND, QIDO and model selection all end here (PS3.4 C.2.2.2, PS3.18 8.3.4)."""
+
+from dataclasses import dataclass, field
+
+from pacs.domain.levels import Level
+
+TagPath = tuple[int, ...]  # (0x00400275, 0x00400009): the last is the attribute, those before it are sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One matching key as it was given: `values` are the decoded strings, split where the door's syntax splits them.
+
+    An empty tuple, or only empty strings, is universal matching: the attribute is returned and filters nothing.
+    """
+
+    path: TagPath
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for at one level; conditions are joined by AND, values of one condition by OR."""
+
+    level: Level
+    conditions: tuple[Condition, ...] = ()
+    include: frozenset[TagPath] = frozenset()
+    include_all: bool = False
+    fuzzy: bool = False
+    limit: int | None = None
+    offset: int = 0
+    parents: bool = True  # answers carry the attributes of the levels above
+    show_hidden: bool = False  # rejected and superseded results too
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in DICOM JSON form, in the index's stable order.
+
+    `truncated` says that the server's own maximum cut the list; `warnings` are sentences for Warning headers.
+    """
+
+    rows: tuple[dict[str, dict[str, object]], ...]
+    truncated: bool = False
+    warnings: tuple[str, ...] = field(default=())

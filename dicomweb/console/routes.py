@@ -1,0 +1,36 @@
+"""The console's list of routes: pages rendered on the server, and their static files."""
+
+from pathlib import Path
+
+import jinja2
+from pacs.node import Node
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from dicomweb.console import present
+from dicomweb.console.pages import Pages
+
+HERE = Path(__file__).parent
+
+
+def routes(node: Node) -> list[BaseRoute]:
+    """Studies at `/console/`, one study at `/console/studies/{uid}`, static files below `/console/static`."""
+    pages = Pages(node, _templates())
+    return [
+        Route("/console/", pages.studies, name="console-studies"),
+        Route("/console/studies/{study}", pages.study, name="console-study"),
+        Mount("/console/static", StaticFiles(directory=HERE / "static"), name="console-static"),
+    ]
+
+
+def _templates() -> jinja2.Environment:
+    # patient names are hostile text: everything is escaped, whatever the file is called
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(present.FILTERS)
+    return environment

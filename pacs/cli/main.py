@@ -1,0 +1,86 @@
+"""One command, `filmroom`: a table of verbs, each a module that is imported only when its verb is typed.
+
+A verb's module offers `add_arguments(parser)` and `run(args, settings) -> int` (0 = all went well).
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacs.errors import FilmroomError
+from pacs.settings import load
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`servers`: "" = the verb needs none; "running" = it is told the URLs of a node running on this home, if any;
+    "needed" = the embedded servers are started for it when no node runs."""
+
+    name: str
+    help: str
+    module: str
+    servers: str = ""
+
+
+VERBS = (
+    Verb("serve", "run the node, or one of its processes", "pacs.cli.serve"),
+    Verb("import", "store files, folders, DICOMDIRs and zips", "pacs.cli.import_", servers="needed"),
+    Verb("status", "what is stored, queued, running, and what is wrong", "pacs.cli.status", servers="running"),
+    Verb("demo", "seed or purge marked demo studies", "pacs.cli.demo", servers="needed"),
+    Verb("smoke", "store, find, retrieve and delete a synthetic study through every door", "pacs.cli.smoke", "running"),
+    Verb("ai", "models, jobs and results of the AI sidecar", "pacs.cli.ai", servers="running"),
+    Verb("db", "upgrade, downgrade or show the database schema", "pacs.cli.db", servers="needed"),
+    Verb("config", "show the settings in force", "pacs.cli.config"),
+    Verb("doctor", "check this machine and node; every finding with its cure", "pacs.cli.doctor", servers="running"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Errors of ours are one sentence on standard error and exit code 1; a wrong line is 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except FilmroomError as error:
+        print(f"filmroom: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, less) has gone: nothing more to say
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    verb = next((verb for verb in VERBS if arguments and verb.name == arguments[0]), None)
+    if verb is None:
+        _parser().parse_args(arguments or ["--help"])
+        return 2
+    try:
+        module = importlib.import_module(verb.module)
+    except ModuleNotFoundError as error:
+        if error.name != verb.module:
+            raise
+        raise FilmroomError(f"'{verb.name}' is not built yet.") from error
+    parser = argparse.ArgumentParser(prog=f"filmroom {verb.name}", description=verb.help)
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments[1:])
+    settings = load()
+    if not verb.servers:
+        return int(module.run(args, settings))
+    from pacs.embedded.connect import connected
+
+    with connected(settings, start=verb.servers == "needed") as reached:
+        return int(module.run(args, reached))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    parser = argparse.ArgumentParser(prog="filmroom", description="A DICOMweb PACS node with an AI sidecar.")
+    parser.add_argument("--version", action="version", version=f"filmroom {version('filmroom')}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        verbs.add_parser(verb.name, help=verb.help)
+    return parser

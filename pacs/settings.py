@@ -1,0 +1,418 @@
+"""Every setting, once: its name, kind, default and meaning (operations.md 3).
+
+A field of `Settings` is one row of the schema. The configuration file, `docs/settings.md` and `filmroom config show`
+are printed from these rows, and `load` reads them: environment, then `NAME_FILE`, then the file, then the default.
+"""
+
+import dataclasses
+import ipaddress
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pacs.errors import SettingsError
+from pacs.places import config_folder, default_config_file, default_home, run_folder
+
+T = TypeVar("T")
+
+SECTIONS = ("General", "Servers", "Secrets", "HTTP", "DICOM", "Storage", "AI", "Access", "Logs")
+
+
+def row(
+    section: str,
+    help_text: str,
+    default: T,
+    *,
+    shown: str = "",
+    secret: bool = False,
+    effective: bool = True,
+    choices: tuple[str, ...] = (),
+    pattern: tuple[str, str] = ("", ""),
+    limits: tuple[float, float] | None = None,
+) -> T:
+    """One row of the schema. `shown` describes a default that depends on other things; `effective` is false while
+    the setting is accepted but nothing reads it yet. `pattern` is an expression and what it means."""
+    metadata = {
+        "section": section,
+        "help": help_text,
+        "shown": shown,
+        "secret": secret,
+        "effective": effective,
+        "choices": choices,
+        "pattern": pattern,
+        "limits": limits,
+    }
+    field: T = dataclasses.field(default=default, metadata=metadata, repr=not secret)
+    return field
+
+
+PORT = (0, 65535)
+AE_TITLE = (r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}", "1 to 16 ASCII characters without backslash (PS3.5 6.2, AE)")
+DEVICE = (r"cpu|auto|cuda(:\d+)?", "cpu, cuda, cuda:N or auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one process runs with. Lower-case attributes named as the environment variables are."""
+
+    filmroom_home: Path | None = row(
+        "General",
+        "State: embedded servers, sockets, keys, logs, and the folders below unless they are set.",
+        None,
+        shown="./var in a checkout, else the user's data folder",
+    )
+    environment: str = row(
+        "General",
+        "`production` refuses a missing or weak SECRET_KEY, demo data, and open access from outside.",
+        "development",
+        choices=("development", "production"),
+    )
+    database_url: str = row(
+        "Servers",
+        "Postgres 14 or later: `postgresql://`, also `postgresql+asyncpg://` and `postgresql+psycopg://`.",
+        "",
+        shown="unset: the embedded server",
+        secret=True,
+    )
+    database_replica_url: str = row(
+        "Servers", "A read replica that answers QIDO.", "", shown="unset", secret=True, effective=False
+    )
+    redis_url: str = row(
+        "Servers",
+        "Redis 6.2 or later, or Valkey: `redis://`, `rediss://` or `unix://`.",
+        "",
+        shown="unset: the embedded server",
+        secret=True,
+    )
+    secret_key: str = row(
+        "Secrets",
+        "Signs tokens. At least 32 characters in production.",
+        "",
+        shown="made once, kept in the home, mode 0600",
+        secret=True,
+    )
+    secret_key_previous: str = row(
+        "Secrets",
+        "The key before the last rotation, accepted until its tokens end.",
+        "",
+        shown="unset",
+        secret=True,
+        effective=False,
+    )
+    http_host: str = row("HTTP", "Address that HTTP listens on.", "127.0.0.1")
+    http_port: int = row("HTTP", "DICOMweb, admin API, console. 0 = any free port, printed.", 8000, limits=PORT)
+    web_port: int = row(
+        "HTTP", "The viewer, on one origin with DICOMweb and the API.", 3000, limits=PORT, effective=False
+    )
+    cors_origins: tuple[str, ...] = row(
+        "HTTP", "Exact origins whose pages may call us.", (), shown="none", effective=False
+    )
+    trusted_proxies: tuple[str, ...] = row(
+        "HTTP", "Networks whose `Forwarded` headers count.", (), shown="none", effective=False
+    )
+    public_url: str = row(
+        "HTTP", "The URL that answers name, where a proxy stands before us.", "", shown="unset", effective=False
+    )
+    dicom_host: str = row("DICOM", "Address that DIMSE listens on.", "127.0.0.1")
+    dicom_port: int = row("DICOM", "DIMSE. 0 = any free port, printed.", 11112, limits=PORT)
+    dicom_ae_title: str = row("DICOM", "Our application entity title.", "FILMROOM", pattern=AE_TITLE)
+    dicom_peers: Path | None = row(
+        "DICOM",
+        "Known AE titles: address, port, networks, services. Read again when it changes.",
+        None,
+        shown="peers.toml beside this file",
+    )
+    dicom_tls_port: int = row("DICOM", "Mutual TLS for DIMSE; 0 = off.", 0, limits=PORT, shown="unset", effective=False)
+    dicom_tls_cert: Path | None = row("DICOM", "Our certificate (PEM).", None, shown="unset", effective=False)
+    dicom_tls_key: Path | None = row("DICOM", "Its private key (PEM).", None, shown="unset", effective=False)
+    dicom_tls_ca: Path | None = row("DICOM", "Who may sign our peers (PEM).", None, shown="unset", effective=False)
+    dicom_storage_dir: str = row(
+        "Storage",
+        "The file store. `s3://bucket/prefix` will select object storage and is refused until then.",
+        "",
+        shown="$FILMROOM_HOME/storage/dicom",
+    )
+    dicom_max_upload_size_gb: float = row(
+        "Storage",
+        "One request body (STOW) or one instance (C-STORE), in GiB; more is refused before it is read to the end.",
+        10.0,
+        limits=(0.000001, 1024),
+    )
+    dicom_duplicates: str = row(
+        "Storage",
+        "Other content under a known SOP Instance UID: `keep` refuses it and sets it aside as a conflict, "
+        "`replace` makes it the new version.",
+        "keep",
+        choices=("keep", "replace"),
+    )
+    disk_reserve_gb: float = row(
+        "Storage", "Below this much free disk, in GiB, new objects are refused; reads go on.", 2.0, limits=(0, 1e6)
+    )
+    enable_demo_data: bool = row("Storage", "Seed marked demo studies at start.", False, effective=False)
+    ai_enabled: bool = row("AI", "Run models on what is stored.", True)
+    ai_device: str = row(
+        "AI",
+        "`cpu`, `cuda`, `cuda:0`, `auto`. `cuda` without a working GPU is not ready, never a silent fallback.",
+        "cpu",
+        pattern=DEVICE,
+    )
+    ai_models_dir: tuple[Path, ...] = row(
+        "AI",
+        "Folders of model packages; one dropped in is listed without restart.",
+        (),
+        shown="config/models and $FILMROOM_HOME/models",
+    )
+    ai_results_dir: Path | None = row("AI", "Working files of jobs.", None, shown="$FILMROOM_HOME/results")
+    ai_series_quiet_seconds: float = row("AI", "A series counts as complete after.", 15.0, limits=(0, 86400))
+    ai_study_quiet_seconds: float = row("AI", "A study counts as complete after.", 60.0, limits=(0, 86400))
+    ai_max_wait_minutes: float = row("AI", "A study that never goes quiet is taken after.", 30.0, limits=(0, 10080))
+    ai_max_concurrent_jobs: int = row("AI", "Jobs that one sidecar runs at a time.", 1, limits=(1, 64))
+    ai_job_timeout_seconds: float = row("AI", "A job that runs longer is ended.", 900.0, limits=(1, 86400))
+    ai_webhook_urls: tuple[str, ...] = row("AI", "Told of finished jobs, by POST.", (), shown="none", effective=False)
+    ai_webhook_secret: str = row(
+        "AI", "Signs those calls (HMAC-SHA256).", "", shown="unset", secret=True, effective=False
+    )
+    auth_mode: str = row(
+        "Access",
+        "`auto`: on loopback no login is asked, elsewhere it is required. `required`. `open`: never (not in "
+        "production). Until accounts are built, serving beyond loopback needs `open`, said explicitly.",
+        "auto",
+        choices=("auto", "required", "open"),
+    )
+    oidc_issuer: str = row("Access", "Accept bearer tokens of this issuer.", "", shown="unset", effective=False)
+    oidc_audience: str = row("Access", "The audience those tokens name.", "", shown="unset", effective=False)
+    oidc_role_claim: str = row("Access", "The claim that holds roles.", "", shown="unset", effective=False)
+    access_token_expire_minutes: float = row(
+        "Access", "Life of an access token.", 15.0, limits=(1, 1440), effective=False
+    )
+    log_level: str = row(
+        "Logs", "The least level that is logged.", "info", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = row(
+        "Logs",
+        "`json`: one object a line, no patient data. `auto`: `console` on a terminal, `json` elsewhere.",
+        "auto",
+        choices=("auto", "json", "console"),
+    )
+
+    @property
+    def home(self) -> Path:
+        """Where all state lives."""
+        return self.filmroom_home or default_home()
+
+    @property
+    def storage_dir(self) -> Path:
+        return Path(self.dicom_storage_dir) if self.dicom_storage_dir else self.home / "storage" / "dicom"
+
+    @property
+    def models_dirs(self) -> tuple[Path, ...]:
+        return self.ai_models_dir or (config_folder() / "models", self.home / "models")
+
+    @property
+    def results_dir(self) -> Path:
+        return self.ai_results_dir or self.home / "results"
+
+    @property
+    def peers_file(self) -> Path:
+        return self.dicom_peers or default_config_file(self.home).with_name("peers.toml")
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and notes of running processes; its path is short enough for a Unix socket."""
+        return run_folder(self.home)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.dicom_max_upload_size_gb * 2**30)
+
+    @property
+    def disk_reserve_bytes(self) -> int:
+        return int(self.disk_reserve_gb * 2**30)
+
+    @property
+    def loopback_only(self) -> bool:
+        """True when HTTP cannot be reached from another machine (security.md 1)."""
+        return is_loopback(self.http_host)
+
+
+def load(env: Mapping[str, str] = os.environ, config: Path | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError naming the setting at fault and the cure."""
+    home = Path(env["FILMROOM_HOME"]).expanduser().absolute() if env.get("FILMROOM_HOME") else default_home()
+    file = config or (Path(env["FILMROOM_CONFIG"]) if env.get("FILMROOM_CONFIG") else default_config_file(home))
+    if (config or env.get("FILMROOM_CONFIG")) and not file.exists():
+        raise SettingsError(f"There is no configuration file {file}; correct FILMROOM_CONFIG or unset it.")
+    values = dict(_from_file(file)) if file.exists() else {}
+    values |= dict(_from_environment(env))
+    values.setdefault("filmroom_home", home)
+    settings = Settings(**{name: value for name, value in values.items() if value is not None})
+    if settings.dicom_storage_dir.startswith("s3:"):
+        raise SettingsError("DICOM_STORAGE_DIR: object storage (s3://) is not built yet; name a folder.")
+    return settings if settings.secret_key else dataclasses.replace(settings, secret_key=kept_key(settings.home))
+
+
+def schema() -> tuple[dataclasses.Field[Any], ...]:
+    """The rows in order; `metadata` holds what `row` was given."""
+    return dataclasses.fields(Settings)
+
+
+def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for field in schema():
+        name = field.name.upper()
+        text = env.get(name) or _secret_file(name, env.get(f"{name}_FILE", ""))
+        if text:
+            yield field.name, _parse(field, text, Path.cwd())
+
+
+def _secret_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE names {path}, which cannot be read ({type(error).__name__}).") from error
+
+
+def _from_file(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read as TOML: {error}.") from error
+    rows = {field.name: field for field in schema()}
+    for key, value in table.items():
+        if key not in rows:
+            raise SettingsError(f"{file} has an unknown key {key!r}{_nearest(key, rows)}; correct or remove it.")
+        text = _plain(rows[key], value)
+        if text:
+            yield key, _parse(rows[key], text, file.absolute().parent)
+
+
+def _plain(field: dataclasses.Field[Any], value: Any) -> str:
+    """A TOML value as the environment would hold it."""
+    is_list = field.type in (tuple[str, ...], tuple[Path, ...])
+    if isinstance(value, dict) or (isinstance(value, list) and not is_list):
+        raise SettingsError(f"{field.name} must be {KINDS[field.type][1]}, not a {type(value).__name__}.")
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _nearest(key: str, known: Mapping[str, object]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key.lower(), known, n=1)
+    return f" (is {near[0]!r} meant?)" if near else ""
+
+
+def _parse(field: dataclasses.Field[Any], text: str, folder: Path) -> Any:
+    """The value of one setting from its text; relative paths count from `folder`."""
+    name, rules = field.name.upper(), field.metadata
+    parse, wanted = KINDS[field.type]
+    try:
+        value = parse(text.strip(), folder)
+    except ValueError as error:
+        shown = "" if rules["secret"] else f", not {text!r}"
+        raise SettingsError(f"{name} must be {wanted}{shown}.") from error
+    if rules["choices"] and value not in rules["choices"]:
+        raise SettingsError(f"{name} must be one of {', '.join(rules['choices'])}, not {text!r}.")
+    pattern, meaning = rules["pattern"]
+    if pattern and not re.fullmatch(pattern, value):
+        raise SettingsError(f"{name} must be {meaning}, not {text!r}.")
+    if rules["limits"] and not rules["limits"][0] <= value <= rules["limits"][1]:
+        raise SettingsError(f"{name} must be from {rules['limits'][0]:g} to {rules['limits'][1]:g}, not {text}.")
+    return SPECIAL.get(field.name, _same)(value, folder)
+
+
+def _same(value: Any, _folder: Path) -> Any:
+    return value
+
+
+def _text(text: str, _folder: Path) -> str:
+    return text
+
+
+def _boolean(text: str, _folder: Path) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _integer(text: str, _folder: Path) -> int:
+    return int(text)
+
+
+def _number(text: str, _folder: Path) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _path(text: str, folder: Path) -> Path:
+    return folder / Path(text).expanduser()
+
+
+def _words(text: str, _folder: Path) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _paths(text: str, folder: Path) -> tuple[Path, ...]:
+    return tuple(_path(part.strip(), folder) for part in re.split(f"[,{re.escape(os.pathsep)}]", text) if part.strip())
+
+
+def _database_url(url: str, _folder: Path) -> str:
+    scheme, _, rest = url.partition("://")
+    if not re.fullmatch(r"postgres(ql)?(\+(asyncpg|psycopg|psycopg2))?", scheme):
+        raise SettingsError("DATABASE_URL must begin with postgresql://; only Postgres is spoken.")
+    return f"postgresql://{rest}"
+
+
+def _redis_url(url: str, _folder: Path) -> str:
+    if not url.startswith(("redis://", "rediss://", "unix://", "valkey://", "valkeys://")):
+        raise SettingsError("REDIS_URL must begin with redis://, rediss:// or unix://.")
+    return re.sub(r"^valkey(s?)://", r"redis\1://", url)
+
+
+def _storage(text: str, folder: Path) -> str:
+    return text if text.startswith("s3:") else str(_path(text, folder))
+
+
+Parser = Callable[[str, Path], Any]
+KINDS: dict[Any, tuple[Parser, str]] = {
+    str: (_text, "text"),
+    bool: (_boolean, "true or false"),
+    int: (_integer, "a whole number"),
+    float: (_number, "a number"),
+    Path | None: (_path, "a path"),
+    tuple[str, ...]: (_words, "a list (in the environment: separated by commas)"),
+    tuple[Path, ...]: (_paths, "a list of paths"),
+}
+SPECIAL: dict[str, Callable[[Any, Path], Any]] = {
+    "database_url": _database_url,
+    "database_replica_url": _database_url,
+    "redis_url": _redis_url,
+    "dicom_storage_dir": _storage,
+}
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and addresses that only this machine reaches; an unknown name counts as outside."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def kept_key(home: Path) -> str:
+    """The signing key that the home keeps, or "" before it is made."""
+    try:
+        return (home / "secret_key").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{home / 'secret_key'} cannot be read; restore it or set SECRET_KEY.") from error

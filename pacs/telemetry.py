@@ -1,0 +1,281 @@
+"""What a process tells its operators: events as JSON lines, and metrics.
+
+Neither ever holds patient data (security.md 3). Fields named like patient data are withheld, objects that are not plain
+values are reduced to their type, exceptions to their type and place: a driver's message may quote the row it failed on.
+"""
+
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO, TypeVar
+from uuid import UUID
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from pacs.errors import FilmroomError
+from pacs.settings import Settings
+
+Event = MutableMapping[str, Any]
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+WITHHELD = "[withheld]"
+PRIVATE = re.compile(
+    r"patient|person|accession|birth|issuer|physician|operator_name|institution|description|comments?$|"
+    r"query|identifier$|password|passwd|secret|token|authorization|cookie|credential|api_key",
+    re.IGNORECASE,
+)
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+LONGEST = 500
+FRAMES_SHOWN = 8
+# Loggers of libraries whose sentences hold no request's content; of all others only the fact is told.
+TRUSTED_LOGGERS = ("uvicorn", "alembic", "psycopg.pool")
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SHARE_EVERY = 5.0
+
+
+def configure(settings: Settings, component: str, stream: TextIO | None = None) -> None:
+    """Send the events of this process to `stream` (standard error), each with the component's name.
+
+    `structlog.get_logger()` anywhere then logs: `log.info("instance_stored", sop_instance_uid=uid, size=n)`.
+    """
+    stream = stream or sys.stderr
+    on_terminal = settings.log_format == "auto" and stream.isatty()
+    console = settings.log_format == "console" or on_terminal
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _named(component),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            place_exception,
+            withhold,
+            _render_console if console else _render_json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+    )
+    _take_over_logging(LEVELS[settings.log_level])
+
+
+def withhold(_logger: object, _method: str, event: Event) -> Event:
+    """Replace what may be patient data or a secret; escape what may forge a line or move a cursor."""
+    return {key: WITHHELD if key != "event" and PRIVATE.search(key) else _plain(value) for key, value in event.items()}
+
+
+def place_exception(_logger: object, _method: str, event: Event) -> Event:
+    """`exc_info` becomes the exception's type and the innermost frames; its words only where they are ours."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["exception"] = f"{type(error).__module__}.{type(error).__qualname__}"
+        event["where"] = list(_frames(error.__traceback__))[-FRAMES_SHOWN:]
+        if isinstance(error, FilmroomError):
+            event["reason"] = error.message
+    return event
+
+
+def _frames(trace: TracebackType | None) -> Iterator[str]:
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        yield f"{'/'.join(Path(code.co_filename).parts[-3:])}:{trace.tb_lineno} {code.co_name}"
+        trace = trace.tb_next
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | Path | UUID):
+        return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value)[:LONGEST])
+    if value is None or isinstance(value, bool | int | float | datetime):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"
+
+
+def _named(component: str) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, event: Event) -> Event:
+        event.setdefault("component", component)
+        return event
+
+    return add
+
+
+def _render_json(_logger: object, _method: str, event: Event) -> str:
+    order = ("timestamp", "level", "component", "event")
+    fields = {key: event[key] for key in order if key in event} | dict(event)
+    return orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
+
+
+def _render_console(_logger: object, _method: str, event: Event) -> str:
+    event = dict(event)
+    time = str(event.pop("timestamp", ""))[11:19]
+    head = f"{time} {event.pop('level', ''):<7} {event.pop('component', ''):<8} {event.pop('event', '')}"
+    return "  ".join([head, *(f"{key}={value}" for key, value in event.items())])
+
+
+class _Forward(logging.Handler):
+    """Records of libraries, as events of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trusted = record.name.startswith(TRUSTED_LOGGERS)
+        said = {"said": record.getMessage()} if trusted else {}
+        structlog.get_logger().log(
+            record.levelno, "library_event", logger=record.name, **said, exc_info=record.exc_info
+        )
+
+
+def _take_over_logging(level: int) -> None:
+    logging.basicConfig(handlers=[_Forward()], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
+    for name in ("pynetdicom", "pydicom", "py.warnings"):  # they quote identifiers and values
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.excepthook = lambda _kind, error, _trace: _crashed(error)
+    threading.excepthook = lambda arguments: _crashed(arguments.exc_value)
+
+
+def _crashed(error: BaseException | None) -> None:
+    structlog.get_logger().error("crashed", exc_info=error)
+
+
+class Metrics:
+    """The metrics of one process. Built once, passed to whoever counts.
+
+    `share` lets the process that answers `/metrics` tell those of the others on this home too; every sample is labelled
+    with the component it comes from.
+    """
+
+    def __init__(self, component: str) -> None:
+        self.component = component
+        self.registry = CollectorRegistry()
+        self._made: dict[str, Counter | Gauge | Histogram | None] = {}
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+        self._stop = threading.Event()
+        ProcessCollector(registry=self.registry)
+
+    def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
+        """The counter of this name, made on first use; its name ends in `_total` when rendered."""
+        return self._kept(name, Counter, lambda: Counter(name, help_text, labels, registry=self.registry))
+
+    def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
+        """The gauge of this name, made on first use."""
+        return self._kept(name, Gauge, lambda: Gauge(name, help_text, labels, registry=self.registry))
+
+    def histogram(
+        self, name: str, help_text: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS
+    ) -> Histogram:
+        """The histogram of this name, made on first use; of durations in seconds unless buckets are given."""
+        make = partial(Histogram, name, help_text, labels, buckets=buckets, registry=self.registry)
+        return self._kept(name, Histogram, make)
+
+    def _kept(self, name: str, kind: type[M], make: Callable[[], M]) -> M:
+        with self._lock:
+            made = self._made.setdefault(name, None) or make()
+            self._made[name] = made
+        if not isinstance(made, kind):
+            raise TypeError(f"metric {name} is a {type(made).__name__}, not a {kind.__name__}")
+        return made
+
+    def share(self, folder: Path) -> None:
+        """Write the samples to a file of this process in `folder` every few seconds, until `close`."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        threading.Thread(target=self._share_until_closed, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop sharing; the file goes away with the process's samples."""
+        with self._lock:
+            self._stop.set()
+            if self._folder:
+                self._file().unlink(missing_ok=True)
+
+    def render(self) -> bytes:
+        """Prometheus text of this process and of those that share the folder and live."""
+        families: dict[str, Metric] = {}
+        for family in (*self._own(), *self._others()):
+            if family.name in families:
+                families[family.name].samples.extend(family.samples)
+            else:
+                families[family.name] = family
+        return generate_latest(_Families(families.values()))
+
+    def _own(self) -> Iterator[Metric]:
+        for family in self.registry.collect():
+            samples = [
+                sample._replace(labels={"component": self.component, **sample.labels})
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield _family(family.name, family.documentation, family.type, samples)
+
+    def _others(self) -> Iterator[Metric]:
+        for file in sorted(self._folder.glob("*.json")) if self._folder else ():
+            if file == self._file():
+                continue
+            if not _lives(int(file.stem.rpartition("-")[2])):
+                file.unlink(missing_ok=True)
+                continue
+            with suppress(OSError, orjson.JSONDecodeError):
+                for name, text, kind, samples in orjson.loads(file.read_bytes()):
+                    yield _family(name, text, kind, [Sample(*sample) for sample in samples])
+
+    def _share_until_closed(self) -> None:
+        while not self._stop.is_set():
+            with suppress(OSError):
+                self.publish()
+            self._stop.wait(SHARE_EVERY)
+
+    def publish(self) -> None:
+        """Write the shared file now."""
+        families = [
+            (family.name, family.documentation, family.type, [(s.name, s.labels, s.value) for s in family.samples])
+            for family in self._own()
+        ]
+        fresh = self._file().with_suffix(".part")
+        with self._lock:
+            if not self._stop.is_set():
+                fresh.write_bytes(orjson.dumps(families))
+                fresh.replace(self._file())
+
+    def _file(self) -> Path:
+        return (self._folder or Path()) / f"{self.component}-{os.getpid()}.json"
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def _family(name: str, text: str, kind: str, samples: list[Sample]) -> Metric:
+    family = Metric(name, text, kind)
+    family.samples = samples
+    return family
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's, and alive
+    return True

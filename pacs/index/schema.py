@@ -5,11 +5,14 @@
 
 import ast
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import ConnectionPool
 
 from pacs.errors import FilmroomError, Unavailable
 
@@ -58,10 +61,41 @@ def current(database_url: str) -> str | None:
 
 def recorded(connection: psycopg.Connection) -> str | None:
     """`current` on an open connection, in its transaction."""
-    if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
-        return None
-    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        if cursor.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
+            return None
+        row = cursor.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(row[0]) if row else None
+
+
+def ping(pool: ConnectionPool[Any], patience: float) -> None:
+    """One round trip. Raises Unavailable after `patience` seconds without one."""
+    with _asked(pool, patience) as connection:
+        connection.execute("SELECT 1")
+
+
+def recorded_in(pool: ConnectionPool[Any], patience: float) -> str | None:
+    """`current` through a pool."""
+    with _asked(pool, patience) as connection:
+        return recorded(connection)
+
+
+def node_state(pool: ConnectionPool[Any], key: str, patience: float) -> dict[str, Any] | None:
+    """A value that the node remembers about itself; None when it has none."""
+    with _asked(pool, patience) as connection, connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT value FROM node_state WHERE key = %s", (key,)).fetchone()
+    return dict(row[0]) if row else None
+
+
+@contextmanager
+def _asked(pool: ConnectionPool[Any], patience: float) -> Iterator[psycopg.Connection]:
+    try:
+        with pool.connection(timeout=patience) as connection:
+            yield connection
+    except psycopg.OperationalError as error:
+        raise Unavailable("The database does not answer; check DATABASE_URL and that Postgres runs.") from error
+    except psycopg.errors.UndefinedTable as error:
+        raise Unavailable("The database has no schema yet; run: filmroom db upgrade") from error
 
 
 def require_head(found: str | None) -> None:

@@ -1,0 +1,148 @@
+"""Builds every object of the node, each when it is first asked for; its attributes are the public interface.
+
+A process builds one node, passes it to its door and closes it at the end.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pacs.index.pool import open_pool
+from pacs.settings import Settings
+from pacs.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
+
+    from pacs.services.audit import Audit
+    from pacs.services.changes import Changes
+    from pacs.services.conflicts import Conflicts
+    from pacs.services.derive import Derive
+    from pacs.services.health import Health
+    from pacs.services.ingest import Ingest
+    from pacs.services.jobs import Jobs
+    from pacs.services.ledger import Ledger
+    from pacs.services.lifecycle import Lifecycle
+    from pacs.services.models import Models
+    from pacs.services.refusals import Refusals
+    from pacs.services.retrieve import Retrieve
+    from pacs.services.search import Search
+    from pacs.services.status import StatusBoard
+    from pacs.store.base import Store
+
+
+def build(settings: Settings, *, component: str) -> "Node":
+    """The node of one process. Nothing is opened or connected before it is used."""
+    return Node(settings, component)
+
+
+class Node:
+    """The public interface of the core. Thread-safe once built."""
+
+    def __init__(self, settings: Settings, component: str) -> None:
+        self.settings, self.component = settings, component
+
+    def close(self) -> None:
+        """Finish what is being stored, then give pools and threads back. Idempotent."""
+        for name in ("ingest", "pool", "metrics"):
+            made = self.__dict__.pop(name, None)
+            if made is not None:
+                made.close()
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics(self.component)
+
+    @cached_property
+    def pool(self) -> "ConnectionPool":
+        """Connections for services, with a limit on how long a statement may run."""
+        return open_pool(self.settings.database_url, self.component)
+
+    @cached_property
+    def store(self) -> "Store":
+        from pacs.store.local import LocalStore
+
+        return LocalStore(self.settings.storage_dir)
+
+    @cached_property
+    def refusals(self) -> "Refusals":
+        from pacs.services.refusals import Refusals
+
+        return Refusals(self.pool)
+
+    @cached_property
+    def audit(self) -> "Audit":
+        from pacs.services.audit import Audit
+
+        return Audit(self.pool)
+
+    @cached_property
+    def ingest(self) -> "Ingest":
+        from pacs.services.ingest import Ingest
+
+        return Ingest(self.settings, self.store, self.refusals, self.metrics)
+
+    @cached_property
+    def search(self) -> "Search":
+        from pacs.services.search import Search
+
+        return Search(self.pool, self.settings)
+
+    @cached_property
+    def derive(self) -> "Derive":
+        from pacs.services.derive import Derive
+
+        return Derive(self.pool, self.store)
+
+    @cached_property
+    def retrieve(self) -> "Retrieve":
+        from pacs.services.retrieve import Retrieve
+
+        return Retrieve(self.pool, self.store, self.derive)
+
+    @cached_property
+    def lifecycle(self) -> "Lifecycle":
+        from pacs.services.lifecycle import Lifecycle
+
+        return Lifecycle(self.pool, self.store)
+
+    @cached_property
+    def conflicts(self) -> "Conflicts":
+        from pacs.services.conflicts import Conflicts
+
+        return Conflicts(self.pool)
+
+    @cached_property
+    def changes(self) -> "Changes":
+        from pacs.services.changes import Changes
+
+        return Changes(self.pool)
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        from pacs.services.jobs import Jobs
+
+        return Jobs(self.pool)
+
+    @cached_property
+    def ledger(self) -> "Ledger":
+        from pacs.services.ledger import Ledger
+
+        return Ledger(self.pool)
+
+    @cached_property
+    def models(self) -> "Models":
+        from pacs.services.models import Models
+
+        return Models(self.pool, self.settings)
+
+    @cached_property
+    def health(self) -> "Health":
+        from pacs.services.health import Health
+
+        return Health(self.settings)
+
+    @cached_property
+    def status(self) -> "StatusBoard":
+        from pacs.services.status import StatusBoard
+
+        return StatusBoard(self.pool, self.settings.storage_dir, self.settings.disk_reserve_gb)

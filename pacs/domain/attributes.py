@@ -18,10 +18,12 @@ class Rule(Enum):
 
     UID = auto()  # single value or list of UIDs
     TEXT = auto()  # single value, wildcards, case-sensitive
+    EXACT = auto()  # single value, case-sensitive, no wildcards: AS, AT
     NAME = auto()  # person name: folded, component groups, wildcards
     DATE = auto()  # single value or range
     TIME = auto()
-    NUMBER = auto()  # IS, US: equal as numbers
+    MOMENT = auto()  # DT: single value or range
+    NUMBER = auto()  # IS, DS, US: equal as numbers
     SEQUENCE = auto()  # all keys in one item
 
 
@@ -35,7 +37,7 @@ class Shown(Enum):
 
 @dataclass(frozen=True)
 class Attribute:
-    """One row of the table. `column` is the search column of the level's table, or None when it lives in `attrs` only."""
+    """One row of the table. `column` is the search column of the level's table; None: it lives in `attrs` only."""
 
     keyword: str
     level: Level
@@ -85,7 +87,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("StudyID", _T, Rule.TEXT, _A, "study_id"),
     Attribute("StudyDescription", _T, Rule.TEXT, _K, "study_description"),
     Attribute("InstitutionName", _T, Rule.TEXT, _Q, "institution_name"),
-    Attribute("PatientAge", _T, Rule.TEXT, _Q),
+    Attribute("PatientAge", _T, Rule.EXACT, _Q),
     Attribute("PatientSize", _T, Rule.NUMBER, _Q),
     Attribute("PatientWeight", _T, Rule.NUMBER, _Q),
     Attribute("NameOfPhysiciansReadingStudy", _T, Rule.NAME, _Q),

@@ -14,7 +14,7 @@ PER_STUDY = 50
 
 
 def make(folder: Path, count: int, size: int, seed: str) -> list[Path]:
-    """`count` slices of `size` x `size` in studies of 50, written below the folder. The same seed gives the same files."""
+    """`count` slices of `size` x `size` in studies of 50 below the folder. The same seed gives the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     template = pydicom.dcmread(io.BytesIO(next(files(ChestStudy("bench", "B", "Bench^Model", slices=40, size=size)))))
     pixels = np.frombuffer(template.PixelData, "<u2").copy()

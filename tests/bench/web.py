@@ -13,9 +13,7 @@ from tests.bench.servers import Server
 
 TIMEOUT = 120
 JSON = {"Accept": "application/dicom+json"}
-OHIF_LIST = (
-    "/studies?limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060%2C00080090%2C00100030"
-)
+OHIF_LIST = "/studies?limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060%2C00080090%2C00100030"
 OHIF_FRAME = {"Accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
 
 
@@ -48,7 +46,7 @@ class Client:
         answer = self.connection.getresponse()
         body = answer.read()
         if answer.status != http.HTTPStatus.OK:
-            raise RuntimeError(f"{path.split('?')[0]} answered {answer.status}")
+            raise RuntimeError(f"{path.split('?', maxsplit=1)[0]} answered {answer.status}")
         return body
 
     def stow(self, paths: list[Path]) -> None:

@@ -66,5 +66,14 @@ def noted(settings: Settings) -> Settings:
         return settings
 
 
+def note_exists(settings: Settings) -> bool:
+    """True while a node runs, and after one that ended without a drain."""
+    return _note(settings.home).exists()
+
+
+def erase_note(settings: Settings) -> None:
+    _note(settings.home).unlink(missing_ok=True)
+
+
 def _note(home: Path) -> Path:
     return home / NOTE_NAME

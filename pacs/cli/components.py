@@ -1,0 +1,86 @@
+"""The node's processes: what runs in each, and the ports it takes."""
+
+import errno
+import importlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pacs.errors import FilmroomError, SettingsError
+from pacs.settings import Settings
+
+Entry = Callable[[Settings, threading.Event], int]
+
+
+@dataclass(frozen=True)
+class Component:
+    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `port`: the settings of its host and port."""
+
+    name: str
+    entry: str
+    port: tuple[str, str] | None = None
+    enabled: str = ""  # the setting that can turn it off
+
+
+COMPONENTS = (
+    Component("web", "dicomweb.server:serve", port=("http_host", "http_port")),
+    Component("dimse", "pacs.dimse.server:serve", port=("dicom_host", "dicom_port")),
+    Component("clerk", "pacs.services.clerk:serve"),
+    Component("ai", "ai_sidecar.server:serve", enabled="ai_enabled"),
+)
+
+
+def enabled(settings: Settings) -> tuple[Component, ...]:
+    """Those that these settings run."""
+    return tuple(one for one in COMPONENTS if not one.enabled or getattr(settings, one.enabled))
+
+
+def entry_of(component: Component) -> Entry:
+    """Import the component's code. Raises FilmroomError when it is not there."""
+    module, _, function = component.entry.partition(":")
+    try:
+        entry: Entry = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise FilmroomError(f"'serve {component.name}' is not built yet.") from error
+    return entry
+
+
+def with_ports(settings: Settings, components: tuple[Component, ...], patience: float = 0.0) -> Settings:
+    """The settings with each port 0 replaced by a free one. Raises SettingsError naming the port that is in use.
+
+    `patience`: seconds to wait for one that a node killed a moment ago may still hold.
+    """
+    deadline = time.monotonic() + patience
+    for component in components:
+        if component.port:
+            host, port = component.port
+            while not (taken := _free_port(getattr(settings, host), getattr(settings, port), component.port)):
+                if time.monotonic() > deadline:
+                    raise SettingsError(
+                        f"Port {getattr(settings, port)} of {getattr(settings, host)} is in use; stop the program that "
+                        f"holds it, or set {port.upper()} to another port (0 = any free one)."
+                    )
+                time.sleep(0.1)
+            change: dict[str, Any] = {port: taken}
+            settings = replace(settings, **change)
+    return settings
+
+
+def _free_port(host: str, port: int, names: tuple[str, str]) -> int:
+    """The port, or the free one chosen for 0; 0 when it is in use."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is no user
+            probe.bind(address[4])
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return 0
+        cure = f"set {names[1].upper()} above 1023" if error.errno == errno.EACCES else f"correct {names[0].upper()}"
+        raise SettingsError(f"Port {port} of {host} cannot be opened ({error.strerror}); {cure}.") from error

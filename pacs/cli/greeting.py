@@ -1,0 +1,72 @@
+"""Is the node ready, and what its user wants to read then."""
+
+import http.client
+import ipaddress
+import socket
+
+from pacs.settings import Settings
+
+PATIENCE = 5.0
+
+
+def is_ready(settings: Settings) -> bool:
+    """True when `/ready` answers 200 and the DICOM port takes connections."""
+    return _http_ready(settings) and _dicom_ready(settings)
+
+
+def greet(settings: Settings) -> str:
+    """Addresses, and the lines that send and see a first study."""
+    dicom_host, web = reachable(settings.dicom_host), f"http://{_bracketed(settings.http_host)}:{settings.http_port}"
+    title, port = settings.dicom_ae_title, settings.dicom_port
+    return f"""
+Filmroom is ready.
+  DICOM     {title} at {dicom_host}:{port}
+  DICOMweb  {web}/dicom-web
+  Console   {web}/console/
+  State     {settings.home}
+Send a study and see it:
+  storescu -aec {title} +sd +r {dicom_host} {port} FOLDER
+  curl -H 'Accept: application/dicom+json' {web}/dicom-web/studies
+{_access(settings)} Stop with Ctrl-C.
+"""
+
+
+def reachable(host: str) -> str:
+    """The host to connect to where `host` is the one to listen on."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _access(settings: Settings) -> str:
+    if settings.loopback_only:
+        return "Only this machine can reach it, so no login is asked."
+    return f"AUTH_MODE={settings.auth_mode}: everybody who reaches {settings.http_host} can read and change all of it."
+
+
+def _bracketed(host: str) -> str:
+    host = reachable(host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _http_ready(settings: Settings) -> bool:
+    connection = http.client.HTTPConnection(reachable(settings.http_host), settings.http_port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _dicom_ready(settings: Settings) -> bool:
+    try:
+        socket.create_connection((reachable(settings.dicom_host), settings.dicom_port), PATIENCE).close()
+    except OSError:
+        return False
+    return True

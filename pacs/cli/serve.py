@@ -1,0 +1,65 @@
+"""`filmroom serve`: the whole node under one supervisor, or one of its processes."""
+
+import argparse
+import os
+import signal
+import threading
+
+from pacs.cli.components import COMPONENTS, Component, entry_of, with_ports
+from pacs.embedded.connect import located, missing, noted
+from pacs.embedded.lock import holder
+from pacs.embedded.servers import prepare_home
+from pacs.errors import SettingsError
+from pacs.hardening import refuse_unsafe, with_secret_key
+from pacs.settings import Settings
+from pacs.telemetry import configure
+
+LAST_WORD = 25.0  # a process that was asked to end and has not by then is ended
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    names = ["all", *(component.name for component in COMPONENTS)]
+    parser.add_argument("what", nargs="?", default="all", choices=names, help="default: all, with embedded servers")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    chosen = next((component for component in COMPONENTS if component.name == args.what), None)
+    configure(settings, chosen.name if chosen else "node")
+    if chosen:
+        return _serve_one(chosen, settings)
+    refuse_unsafe(settings)
+    from pacs.cli.supervisor import Supervisor
+
+    return Supervisor(settings).run()
+
+
+def _serve_one(component: Component, settings: Settings) -> int:
+    """One process, until SIGTERM or SIGINT. Its exit code is what its entry point returns."""
+    prepare_home(settings.home)
+    settings = _with_servers(with_secret_key(settings), component)
+    refuse_unsafe(settings)
+    entry = entry_of(component)
+    settings = with_ports(settings, (component,))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _ask(stop))
+    return entry(settings, stop)
+
+
+def _with_servers(settings: Settings, component: Component) -> Settings:
+    if not missing(settings):
+        return settings
+    if not holder(settings.home):
+        raise SettingsError(
+            f"'serve {component.name}' needs DATABASE_URL and REDIS_URL; "
+            "set them, or run 'filmroom serve', which brings its own servers."
+        )
+    return located(noted(settings))
+
+
+def _ask(stop: threading.Event) -> None:
+    if not stop.is_set():
+        watchdog = threading.Timer(LAST_WORD, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
+    stop.set()

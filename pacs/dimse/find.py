@@ -1,0 +1,121 @@
+"""C-FIND (PS3.4 C.4.1): pages of rows fetched off the loop, answers made as fast as the peer reads, never faster."""
+
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+
+from pacs.dimse import answer, command, identifier, status
+from pacs.dimse.answer import Row
+from pacs.dimse.command import Command, Value
+from pacs.dimse.identifier import INSTANCE_AVAILABILITY, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, Identifier, Mismatch
+from pacs.dimse.operation import Context, Link, Operation
+from pacs.dimse.status import Status
+from pacs.domain.levels import Level
+from pacs.errors import BadRequest, FilmroomError, Reason, Refused
+
+# information models by abstract syntax, with their highest level (PS3.4 C.6)
+MODELS = {"1.2.840.10008.5.1.4.1.2.1.1": Level.PATIENT, "1.2.840.10008.5.1.4.1.2.2.1": Level.STUDY}
+PAGE = 200  # rows a query; the next page is asked for when the peer has read this one
+BATCH = 32  # answers a send: a cancel is seen after so many at most
+
+
+class Find(Operation):
+    """One query. Rows of one page, encoded, are all that is held for a peer that reads slowly."""
+
+    def __init__(self, link: Link, context: Context, request: Command) -> None:
+        super().__init__(link, context, request)
+        self._data = bytearray()
+        self._asked: Identifier | None = None
+        self._answers: deque[bytes] = deque()
+        self._offset = 0
+        self._fetching = False
+        self._exhausted = False
+        self._over = False
+
+    def write(self, data: memoryview) -> None:
+        if len(self._data) + len(data) > self.link.limits.max_identifier:
+            raise Refused(Reason.TOO_LARGE, "The identifier is too long.")
+        self._data += data
+
+    def end(self) -> None:
+        if not self._over:  # cancelled before it was complete
+            self._fetch()
+
+    def cancel(self) -> None:
+        self._answers.clear()
+        self._close(Status.CANCEL)
+
+    def abort(self) -> None:
+        self._over = True
+        self._answers.clear()
+
+    def more(self) -> None:
+        if self._over or self._fetching:
+            return
+        while self._answers and self.link.room:
+            self._send_batch()
+        if not self._answers:
+            if self._exhausted:
+                self._close(Status.SUCCESS)
+            else:
+                self._fetch()
+
+    def _send_batch(self) -> None:
+        pending = Status.PENDING_UNSUPPORTED_KEYS if self._asked and self._asked.unsupported else Status.PENDING
+        head = command.response(self.request, pending, data_set=True)
+        batch = [self._answers.popleft() for _ in range(min(BATCH, len(self._answers)))]
+        self.link.send(self.context, [(head, data) for data in batch])
+
+    def _fetch(self) -> None:
+        self._fetching = True
+        self.link.run(self._page, self._arrived)
+
+    def _page(self) -> tuple[list[bytes], bool]:
+        """On a thread of the pool: the encoded answers of the next page, and whether it is the last."""
+        if self._asked is None:
+            root = MODELS[self.context.abstract_syntax]
+            self._asked = identifier.parse(bytes(self._data), self.context.transfer_syntax, root)
+        asked = self._asked
+        page = self.link.node.search.find(replace(asked.query, limit=PAGE, offset=self._offset))
+        self._offset += len(page.rows)
+        answers = [answer.encode(self._complete(row, asked), self.context.transfer_syntax) for row in page.rows]
+        return answers, len(page.rows) < PAGE
+
+    def _complete(self, row: Row, asked: Identifier) -> Row:
+        """The keys asked for, and what every answer holds (PS3.4 C.4.1.1.3.2)."""
+        return {
+            **answer.select(row, asked.wanted),
+            f"{QUERY_RETRIEVE_LEVEL:08X}": {"vr": "CS", "Value": [asked.level_name]},
+            f"{RETRIEVE_AE_TITLE:08X}": {"vr": "AE", "Value": [self.link.title]},
+            f"{INSTANCE_AVAILABILITY:08X}": {"vr": "CS", "Value": ["ONLINE"]},
+        }
+
+    def _arrived(self, future: "Future[tuple[list[bytes], bool]]") -> None:
+        self._fetching = False
+        if self._over:
+            return
+        error = future.exception()
+        if error is not None:
+            self._fail(error)
+            return
+        answers, self._exhausted = future.result()
+        self._answers.extend(answers)
+        self.more()
+
+    def _fail(self, error: BaseException) -> None:
+        more: dict[str, Value] = {"ErrorComment": status.comment(error)}
+        if isinstance(error, Mismatch) and error.offending:
+            more["OffendingElement"] = error.offending
+        elif isinstance(error, BadRequest):
+            more["ErrorComment"] = "A key of the identifier has a malformed value."  # ours may quote no value
+        if not isinstance(error, FilmroomError):
+            self.link.report(error)
+        self._close(status.of(error), more)
+
+    def _close(self, final: Status, more: Mapping[str, Value] | None = None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.link.send(self.context, [(command.response(self.request, final, more), None)])
+        self.link.finish(self, final)

@@ -1,0 +1,67 @@
+"""What the door counts and logs. Titles, addresses, statuses and reasons; never a value of an identifier."""
+
+import structlog
+
+from pacs.dimse.command import Field
+from pacs.dimse.status import Status
+from pacs.telemetry import Metrics
+
+_GOOD = frozenset({Status.SUCCESS, Status.CANCEL})
+_UNASSOCIATED = frozenset({"silent", "crowded-out"})
+
+
+class Meters:
+    """Counters, and one log line for each refusal. For the reactor's thread."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._open = metrics.gauge("filmroom_dimse_associations_open", "Associations open now")
+        self._accepted = metrics.counter("filmroom_dimse_associations_accepted", "Associations accepted")
+        self._rejected = metrics.counter("filmroom_dimse_associations_rejected", "Associations rejected", ["reason"])
+        self._aborted = metrics.counter("filmroom_dimse_associations_aborted", "Connections cut or lost", ["reason"])
+        self._operations = metrics.counter(
+            "filmroom_dimse_operations", "DIMSE operations answered", ["service", "outcome"]
+        )
+        self._seconds = metrics.histogram(
+            "filmroom_dimse_operation_seconds", "From a whole command set to its final answer", ["service"]
+        )
+        self._log = structlog.get_logger()
+
+    def accepted(self, open_now: int) -> None:
+        """An association begins."""
+        self._accepted.inc()
+        self._open.set(open_now)
+
+    def ended(self, why: str, open_now: int) -> None:
+        """An association is over."""
+        self._open.set(open_now)
+        self._log.debug("association_ended", reason=why)
+
+    def rejected(self, why: str, address: str, calling: str) -> None:
+        """An association was rejected."""
+        self._rejected.labels(why).inc()
+        self._log.warning("association_rejected", reason=why, address=address, calling=calling)
+
+    def aborted(self, why: str, address: str, calling: str, detail: str = "") -> None:
+        """A connection was cut, by us or by them."""
+        self._aborted.labels(why).inc()
+        level = self._log.info if why in _UNASSOCIATED else self._log.warning
+        level("connection_cut", reason=why, address=address, calling=calling, detail=detail)
+
+    def served(self, field: int, final: Status, outcome: str, seconds: float, calling: str) -> None:
+        """An operation got its final answer; `outcome` is a word where the status does not say enough."""
+        service = Field(field).name.removesuffix("_RQ").lower().replace("_", "-")
+        word = outcome or final.name.lower().replace("_", "-")
+        self._operations.labels(service, word).inc()
+        self._seconds.labels(service).observe(seconds)
+        if final not in _GOOD:
+            self._log.warning(
+                "operation_refused", service=service, status=f"{final:#06x}", reason=word, calling=calling
+            )
+
+    def failed(self, error: BaseException) -> None:
+        """Something of ours broke: kind and place of the error, not its words."""
+        self._log.error("dimse_failure", exc_info=error)
+
+    def peers_unreadable(self, message: str) -> None:
+        """The peers file changed for the worse; the peers known before stay in force."""
+        self._log.error("peers_file_refused", reason=message)

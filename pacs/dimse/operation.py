@@ -1,0 +1,87 @@
+"""What a service's operation offers to its association, and what it may ask of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pacs.dimse.command import Command
+from pacs.dimse.limits import Limits
+from pacs.dimse.status import Status
+from pacs.domain.events import Source
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+class Link(Protocol):
+    """The association as an operation sees it. Every method is for the reactor's thread."""
+
+    @property
+    def node(self) -> "Node": ...
+
+    @property
+    def source(self) -> Source: ...
+
+    @property
+    def title(self) -> str:
+        """Our AE title."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def room(self) -> bool:
+        """The peer reads: more answers may be queued. Where not, `Operation.more` is called when it does."""
+
+    def send(self, context: Context, messages: list[tuple[bytes, bytes | None]]) -> None:
+        """Send whole messages (command set, data set) by one send; dropped when the association is gone."""
+
+    def run(self, work: Callable[[], T], done: "Callable[[Future[T]], None]") -> None:
+        """Run blocking `work` on a thread of the pool; `done` gets its finished future on the reactor's thread."""
+
+    def watch(self, future: "Future[T]", done: "Callable[[Future[T]], None]") -> None:
+        """`done` gets the future on the reactor's thread when it is finished."""
+
+    def report(self, error: BaseException) -> None:
+        """Log a failure that is not the peer's, by its kind and place."""
+
+    def finish(self, operation: "Operation", status: Status, outcome: str = "") -> None:
+        """The final answer is queued. `outcome` is a word for the counters where the status does not say it."""
+
+
+class Operation(ABC):
+    """One request under way. Its methods never wait; they may raise, which is answered with 0x0110."""
+
+    def __init__(self, link: Link, context: Context, request: Command) -> None:
+        self.link = link
+        self.context = context
+        self.request = request
+
+    def write(self, data: memoryview) -> None:  # noqa: B027 (most services have no data set)
+        """A piece of the data set, valid during the call."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """The request is complete, its data set too."""
+
+    def cancel(self) -> None:  # noqa: B027
+        """C-CANCEL came (PS3.7 9.3.2.3)."""
+
+    def more(self) -> None:  # noqa: B027
+        """The output has room again."""
+
+    def abort(self) -> None:  # noqa: B027
+        """The association is gone: drop what is held."""

@@ -1,0 +1,258 @@
+"""The event loop: one thread that owns every socket of the process (dimse.md 1). It never waits for disk or SQL."""
+
+import errno
+import selectors
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+from typing import TYPE_CHECKING, TypeVar
+
+from pacs.dimse.connection import Connection
+from pacs.dimse.limits import Limits
+from pacs.dimse.meters import Meters
+from pacs.dimse.negotiation import Load
+from pacs.dimse.services import Service
+from pacs.errors import FilmroomError
+from pacs.services.peers import PeerBook
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+
+T = TypeVar("T")
+
+_ACCEPTS_A_TURN = 64
+_OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PEERS_PERIOD = 2.0
+
+
+class Reactor:
+    """Serves one listening socket until told to stop."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        node: "Node",
+        *,
+        title: str,
+        peers: PeerBook,
+        services: Mapping[str, Service],
+        meters: Meters,
+        limits: Limits | None = None,
+    ) -> None:
+        self.node = node
+        self.title = title
+        self.peers = peers
+        self.services = services
+        self.meters = meters
+        self.limits = limits or Limits()
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._buffer = memoryview(bytearray(self.limits.receive_buffer))
+        self._connections: dict[Connection, int] = {}  # with the events that the selector watches, oldest first
+        self._addresses: Counter[str] = Counter()
+        self._titles: Counter[str] = Counter()
+        self._unknown = 0
+        self._soon: deque[Callable[[], None]] = deque()
+        self._waker, self._woken = socket.socketpair()
+        self._pool = ThreadPoolExecutor(self.limits.workers, "dimse-work")
+        self._next_sweep = self._next_peers = 0.0
+        self._peers_fault = ""
+        self._paused = False
+
+    def run(self, stop: Event) -> None:
+        """Serve until `stop` is set, then let messages under way finish, `limits.drain` seconds at most."""
+        self._listener.setblocking(False)
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        try:
+            while not stop.is_set():
+                self._turn()
+            self._drain()
+        finally:
+            self._shut()
+
+    def _drain(self) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(self._listener)
+        self._listener.close()
+        end = time.monotonic() + self.limits.drain
+        for connection in list(self._connections):
+            connection.drain() if connection.associated else connection.close("draining")
+            self.refresh(connection)
+        while self._connections and time.monotonic() < end:
+            self._turn()
+
+    def _shut(self) -> None:
+        for connection in list(self._connections):
+            connection.close("draining")
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._selector.close()
+        for sock in (self._listener, self._waker, self._woken):
+            sock.close()
+
+    # one turn
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self.limits.sweep):
+            if key.data is not None:
+                self._serve(key.data, events)
+            elif key.fileobj is self._listener:
+                self._accept()
+            else:
+                with suppress(BlockingIOError):
+                    self._woken.recv(4096)
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._sweep(now)
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        """One connection's turn; what it raises ends that connection and nothing else."""
+        if connection not in self._connections:  # closed earlier in this turn
+            return
+        try:
+            if events & selectors.EVENT_READ:
+                connection.readable(self._buffer)
+            if events & selectors.EVENT_WRITE and connection in self._connections:
+                connection.writable()
+        except Exception as error:
+            self.meters.failed(error)
+            connection.close("internal-error")
+        self.refresh(connection)
+
+    def refresh(self, connection: Connection) -> None:
+        """Watch what the connection wants now."""
+        watched = self._connections.get(connection)
+        if watched is None:
+            return
+        wanted = selectors.EVENT_READ * connection.wants_read | selectors.EVENT_WRITE * connection.wants_write
+        if wanted == watched:
+            return
+        if watched == 0:
+            self._selector.register(connection.sock, wanted, connection)
+        elif wanted == 0:
+            self._selector.unregister(connection.sock)
+        else:
+            self._selector.modify(connection.sock, wanted, connection)
+        self._connections[connection] = wanted
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_FILES and self._make_room():
+                    continue
+                self._pause()
+                return
+            self._welcome(sock, str(address[0]))
+
+    def _pause(self) -> None:
+        """Do not look at the listener until the next sweep: it would wake us without end."""
+        self._paused = True
+        self._selector.unregister(self._listener)
+
+    def _welcome(self, sock: socket.socket, address: str) -> None:
+        if len(self._connections) >= self.limits.sockets and not self._make_room():
+            sock.close()
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection = Connection(self, sock, address)
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._connections[connection] = selectors.EVENT_READ
+
+    def _make_room(self) -> bool:
+        """Close the oldest socket that is no association, so that silent ones lock nobody out."""
+        oldest = next((connection for connection in self._connections if not connection.associated), None)
+        if oldest is None:
+            return False
+        oldest.close("crowded-out")
+        return True
+
+    def _sweep(self, now: float) -> None:
+        self._next_sweep = now + self.limits.sweep
+        if self._paused and self._listener.fileno() >= 0:
+            self._paused = False
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        for connection in list(self._connections):
+            why = connection.overdue(now)
+            if why in _CUT:
+                connection.close(why)
+            elif why:
+                connection.abort(why)
+                self.refresh(connection)
+        if now >= self._next_peers:
+            self._next_peers = now + _PEERS_PERIOD
+            self.submit(self._read_peers)
+
+    def _read_peers(self) -> None:
+        try:
+            self.peers.refresh()
+            self._peers_fault = ""
+        except FilmroomError as error:
+            if error.message != self._peers_fault:
+                self._peers_fault = error.message
+                self.meters.peers_unreadable(error.message)
+
+    # bookkeeping
+
+    def load(self, address: str, title: str) -> Load:
+        """Associations open now, seen from this caller."""
+        return Load(self._addresses.total(), self._unknown, self._addresses[address], self._titles[title])
+
+    def associated(self, connection: Connection) -> None:
+        """Count a new association."""
+        connection.counted = True
+        self._addresses[connection.address] += 1
+        self._titles[connection.calling] += 1
+        self._unknown += connection.peer is None
+        self.meters.accepted(self._addresses.total())
+
+    def dissociated(self, connection: Connection, why: str) -> None:
+        """An association is over, whatever its transport still does."""
+        if not connection.counted:
+            return
+        connection.counted = False
+        for counter, key in ((self._addresses, connection.address), (self._titles, connection.calling)):
+            counter[key] -= 1
+            if counter[key] == 0:
+                del counter[key]
+        self._unknown -= connection.peer is None
+        self.meters.ended(why, self._addresses.total())
+
+    def forget(self, connection: Connection, why: str) -> bool:
+        """Stop watching a connection; False when that was done before."""
+        watched = self._connections.pop(connection, None)
+        if watched is None:
+            return False
+        if watched:
+            self._selector.unregister(connection.sock)
+        self.dissociated(connection, why)
+        return True
+
+    # from other threads
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Run `act` on the loop's thread in its next turn. Safe from every thread."""
+        self._soon.append(act)
+        with suppress(OSError):  # full: it wakes anyway; closed: the loop is over
+            self._waker.send(b"\0")
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Run blocking work on the pool."""
+        return self._pool.submit(work)
+
+
+_CUT = frozenset({"closing", "silent", "unread"})  # nobody would read an A-ABORT

@@ -1,0 +1,46 @@
+"""THE table of services: which abstract syntaxes we serve, in which transfer syntaxes, by which operations.
+
+A service that is not built has no row, so its contexts are refused and never half answered.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pacs.dimse.command import Command, Field
+from pacs.dimse.echo import Echo
+from pacs.dimse.find import MODELS, Find
+from pacs.dimse.operation import Context, Link, Operation
+from pacs.dimse.store import Store
+from pacs.domain import syntaxes, uids
+from pacs.services.peers import Peer
+
+PLAIN = (syntaxes.IMPLICIT_LE, syntaxes.EXPLICIT_LE, syntaxes.EXPLICIT_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`name` is the word of peers.toml; `operations` says which requests a context of the service carries."""
+
+    name: str
+    operations: Mapping[int, Callable[[Link, Context, Command], Operation]]
+    transfer_syntaxes: frozenset[str]
+
+
+ECHO = Service("echo", {Field.C_ECHO_RQ: Echo}, frozenset(PLAIN))
+STORE = Service("store", {Field.C_STORE_RQ: Store}, frozenset(syntaxes.presentable()))
+FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN))
+
+
+def catalogue() -> dict[str, Service]:
+    """Abstract syntax -> service, for every peer."""
+    return {
+        uids.VERIFICATION: ECHO,
+        **dict.fromkeys(uids.storage_classes(), STORE),
+        **dict.fromkeys(MODELS, FIND),
+    }
+
+
+def service_for(services: Mapping[str, Service], abstract_syntax: str, peer: Peer | None) -> Service | None:
+    """The service of an abstract syntax, private storage classes of the peer included."""
+    private = peer is not None and abstract_syntax in peer.storage_classes
+    return STORE if private else services.get(abstract_syntax)

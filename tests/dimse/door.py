@@ -1,0 +1,56 @@
+"""A reactor on a free port of loopback, in a thread, for as long as a test needs it."""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pacs.dimse.limits import Limits
+from pacs.dimse.meters import Meters
+from pacs.dimse.reactor import Reactor
+from pacs.dimse.services import catalogue
+from pacs.services.peers import PeerBook
+from tests.dimse.fakes import FakeNode
+
+
+@dataclass
+class Door:
+    address: tuple[str, int]
+    node: Any
+    reactor: Reactor
+    stop: threading.Event
+    thread: threading.Thread
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of the door's metrics."""
+        return self.node.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def opened(folder: Path, node: Any = None, limits: Limits | None = None, peers: Mapping[str, str] = {}) -> Iterator[Door]:
+    """A running door; `peers` are bodies of [peers.TITLE] tables."""
+    file = folder / "peers.toml"
+    file.write_text("\n".join(f"[peers.{title}]\n{body}" for title, body in peers.items()))
+    node = node or FakeNode(folder)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    reactor = Reactor(
+        listener,
+        node,
+        title="FILMROOM",
+        peers=PeerBook(file),
+        services=catalogue(),
+        meters=Meters(node.metrics),
+        limits=limits,
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=reactor.run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield Door(listener.getsockname(), node, reactor, stop, thread)
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive(), "the reactor does not stop"

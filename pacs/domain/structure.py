@@ -231,7 +231,7 @@ class Walk:
         encoding = current.encoding
         explicit, read, read_long = encoding.explicit, encoding.element.unpack_from, encoding.long.unpack_from
         vrs, sequences, last, seen = VRS, sequence_tags(), current.last, 0
-        budget = self.budget
+        budget, make = self.budget, tuple.__new__  # the named constructor costs as much as the rest of the loop
         while end - pos >= 8:
             if explicit:
                 group, number, raw, length = read(data, pos)
@@ -276,7 +276,7 @@ class Walk:
                     self.budget = budget - seen
                     return end, None
                 if keep:
-                    elements[tag] = Element(tag, vr, value, length)
+                    elements[tag] = make(Element, (tag, vr, value, length, None, None))
                 pos = value + length
             elif length != UNDEFINED:
                 raise _lies(tag, length, end - value)

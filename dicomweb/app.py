@@ -1,0 +1,192 @@
+"""THE list of routes of this node's HTTP side, and the application made of it.
+
+A row is method, path, handler and permission; a handler is `async (node, request) -> Response`. HEAD follows from GET,
+Allow and 405 from the rows of a path, and each path is accepted with a slash at its end, too.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dicomweb import admin, bulkdata, capabilities, delete, frames, metadata, ops, problems, qido, stow, unbuilt, wado
+from dicomweb.guard import Guard, exchange
+from dicomweb.stream import bare
+from pacs.domain.levels import Level
+from pacs.errors import FilmroomError
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+
+Handler = Callable[["Node", Request], Awaitable[Response]]
+
+ROOT = "/dicom-web"
+API = "/api/v1"
+STUDY = f"{ROOT}/studies/{{study}}"
+SERIES = f"{STUDY}/series/{{series}}"
+INSTANCE = f"{SERIES}/instances/{{instance}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One verb of one path. `permission` is the word that a role will have to hold; `public` is for everybody."""
+
+    method: str
+    path: str
+    handler: Handler
+    permission: str
+
+
+ROUTES: tuple[Row, ...] = (
+    Row("GET", "/health", ops.health, "public"),
+    Row("GET", "/ready", ops.ready, "public"),
+    Row("GET", "/metrics", ops.metrics, "metrics"),
+    Row("GET", ROOT, ops.root, "public"),
+    # QIDO-RS (PS3.18 10.6)
+    Row("GET", f"{ROOT}/studies", qido.search(Level.STUDY), "search"),
+    Row("GET", f"{ROOT}/series", qido.search(Level.SERIES), "search"),
+    Row("GET", f"{ROOT}/instances", qido.search(Level.INSTANCE), "search"),
+    Row("GET", f"{STUDY}/series", qido.search(Level.SERIES), "search"),
+    Row("GET", f"{STUDY}/instances", qido.search(Level.INSTANCE), "search"),
+    Row("GET", f"{SERIES}/instances", qido.search(Level.INSTANCE), "search"),
+    # STOW-RS (10.5)
+    Row("POST", f"{ROOT}/studies", stow.store, "store"),
+    Row("POST", STUDY, stow.store, "store"),
+    # WADO-RS (10.4)
+    Row("GET", STUDY, wado.retrieve, "retrieve"),
+    Row("GET", SERIES, wado.retrieve, "retrieve"),
+    Row("GET", INSTANCE, wado.retrieve, "retrieve"),
+    Row("GET", f"{STUDY}/metadata", metadata.retrieve, "retrieve"),
+    Row("GET", f"{SERIES}/metadata", metadata.retrieve, "retrieve"),
+    Row("GET", f"{INSTANCE}/metadata", metadata.retrieve, "retrieve"),
+    Row("GET", f"{INSTANCE}/frames/{{frames}}", frames.retrieve, "retrieve"),
+    Row("GET", f"{STUDY}/bulkdata", bulkdata.retrieve_all, "retrieve"),
+    Row("GET", f"{SERIES}/bulkdata", bulkdata.retrieve_all, "retrieve"),
+    Row("GET", f"{INSTANCE}/bulkdata", bulkdata.retrieve_all, "retrieve"),
+    Row("GET", f"{INSTANCE}/bulkdata/{{path:path}}", bulkdata.retrieve, "retrieve"),
+    Row("GET", f"{STUDY}/pixeldata", bulkdata.retrieve_pixels, "retrieve"),
+    Row("GET", f"{SERIES}/pixeldata", bulkdata.retrieve_pixels, "retrieve"),
+    Row("GET", f"{INSTANCE}/pixeldata", bulkdata.retrieve_pixels, "retrieve"),
+    *(
+        Row("GET", f"{place}/{kind}", unbuilt.rendering, "retrieve")
+        for place in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/frames/{{frames}}")
+        for kind in ("rendered", "thumbnail")
+    ),
+    Row("GET", "/wado", unbuilt.wado_uri, "retrieve"),
+    # not of the standard
+    Row("DELETE", STUDY, delete.delete, "delete"),
+    Row("DELETE", SERIES, delete.delete, "delete"),
+    Row("DELETE", INSTANCE, delete.delete, "delete"),
+    # admin API
+    Row("GET", f"{API}/status", admin.status, "status"),
+    Row("GET", f"{API}/refusals/{{id}}", admin.refusal, "status"),
+    Row("GET", f"{API}/changes", admin.changes, "changes"),
+    Row("GET", f"{API}/conflicts", admin.conflicts, "status"),
+    Row("GET", f"{API}/ai/models", admin.models, "ai"),
+    Row("GET", f"{API}/ai/jobs", admin.jobs, "ai"),
+    Row("GET", f"{API}/ai/jobs/{{id}}", admin.job, "ai"),
+    Row("POST", f"{API}/ai/jobs/{{id}}/retry", admin.change_job("retry"), "ai-control"),
+    Row("POST", f"{API}/ai/jobs/{{id}}/cancel", admin.change_job("cancel"), "ai-control"),
+    Row("POST", f"{API}/ai/jobs/{{id}}/drop", admin.change_job("drop"), "ai-control"),
+    Row("GET", f"{API}/ai/studies/{{study}}", admin.timeline, "ai"),
+    Row("POST", f"{API}/ai/studies/{{study}}/run", admin.run, "ai-control"),
+)
+
+
+def build(node: "Node") -> Starlette:
+    """The application on this node's services: DICOMweb, admin API, health, and the console's pages."""
+    app = Starlette(
+        routes=[*_routes(node, ROUTES), *_console(node), Route("/{path:path}", Nowhere())],
+        middleware=[Middleware(Guard, settings=node.settings, metrics=node.metrics), Middleware(WithoutSlash)],
+        exception_handlers={FilmroomError: _problem, HTTPException: _http_problem},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(node: "Node", rows: Sequence[Row]) -> list[BaseRoute]:
+    """One route a path, which knows all of its methods."""
+    verbs: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        verbs[row.path][row.method] = row
+    return [Route(path, Verbs(node, known)) for path, known in verbs.items()]
+
+
+class Verbs:
+    """What may be done at one path."""
+
+    def __init__(self, node: "Node", rows: dict[str, Row]) -> None:
+        self.node, self.rows = node, rows
+        methods = {*rows, "OPTIONS", *(["HEAD"] if "GET" in rows else [])}
+        self.allow = ", ".join(sorted(methods))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        response = await self.answer(request)
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """HEAD mirrors GET; OPTIONS tells what there is (PS3.18 8.9)."""
+        if request.method == "OPTIONS":
+            rows = ROUTES if request.url.path == ROOT else self.rows.values()
+            return capabilities.describe(request, self.node.settings, rows, self.allow)
+        row = self.rows.get("GET" if request.method == "HEAD" else request.method)
+        if row is None:
+            message = f"{request.method} is not for this resource; it knows {self.allow}."
+            raise HTTPException(405, message, headers={"Allow": self.allow})
+        response = await row.handler(self.node, request)
+        return bare(response) if request.method == "HEAD" else response
+
+
+class WithoutSlash:
+    """Drops the slash at a path's end, except where it names a page (the console's)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith((f"{ROOT}/", "/api/", "/wado", "/health", "/ready", "/metrics")):
+            scope["path"] = path.rstrip("/")
+        await self.app(scope, receive, send)
+
+
+def _console(node: "Node") -> list[BaseRoute]:
+    """The console's pages, and the way to them from the root, where the console is installed."""
+    if find_spec("dicomweb.console.routes") is None:
+        return []
+    from dicomweb.console.routes import routes
+
+    async def to_console(_request: Request) -> Response:
+        return RedirectResponse("/console/", 307)
+
+    return [Route("/", to_console), Route("/console", to_console), *routes(node)]
+
+
+class Nowhere:
+    """Every path that nothing else answers."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise HTTPException(404, "There is no such resource here; docs/conformance.md lists those that are.")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FilmroomError)  # the table in `build` says so
+    return problems.of(error, exchange(request.scope).request_id)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    word = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http")
+    response = problems.problem(error.status_code, word, error.detail, exchange(request.scope).request_id)
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,133 @@
+"""WADO-RS bulk data: what metadata names by BulkDataURI, and the pixel data of many instances (PS3.18 10.4.1.1.5)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomweb import urls
+from dicomweb.metadata import BASE
+from dicomweb.multipart import Writer, frame
+from dicomweb.negotiate import Offer
+from dicomweb.resources import accepted, path_of, run, scope_of
+from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
+from pacs.domain.levels import Scope
+from pacs.domain.syntaxes import OCTET_STREAM
+from pacs.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+    from pacs.services.retrieve import Bulk, StoredInstance
+
+PIXEL_DATA = ("7FE00008", "7FE00009", "7FE00010")  # float, double float, and the usual kind
+ANY = Offer(OCTET_STREAM, multipart=True)
+
+
+async def retrieve(node: "Node", request: Request) -> Response:
+    """One element of one instance: by itself or as the one part of a multipart. Its type is that of its content."""
+    path = str(request.path_params["path"])
+    if not all(piece.isascii() and piece.isalnum() and len(piece) <= 8 for piece in path.split("/")):
+        raise BadRequest("A bulk data path is tag, item, tag ... with slashes between.")
+    scope = scope_of(request)
+    instance = (await run(lambda: node.retrieve.locate(scope)))[0]
+    bulk = await run(lambda: node.retrieve.bulk(instance, path))
+    alone, parts = Offer(bulk.media_type), Offer(bulk.media_type, multipart=True)
+    plain = () if bulk.media_type == OCTET_STREAM else (Offer(OCTET_STREAM), ANY)
+    offer = accepted(request, alone, parts, *plain)[0].offer
+    tag = etag(instance.sha256[:32], path.replace("/", "."), weak=offer.multipart)
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    if offer.multipart:
+        here = f"{urls.root(request, node.settings)}{path_of(scope)}/bulkdata/{path}"
+        return _multipart(iter([(here, bulk)]), offer.media_type)
+    return _single(request, bulk, tag)
+
+
+async def retrieve_all(node: "Node", request: Request) -> Response:
+    """Every element that metadata gives by BulkDataURI, in one multipart."""
+    accepted(request, ANY)
+    root = urls.root(request, node.settings)
+    scope = scope_of(request)
+    instances = {item.sop_instance_uid: item for item in await run(lambda: node.retrieve.locate(scope))}
+    found = await run(lambda: node.retrieve.metadata(scope))
+    elements = await run(lambda: [uri for part in found.parts for uri in bulk_uris(orjson.loads(part))])
+    parts = _of_uris(node, instances, elements, root)
+    return _multipart(await run(lambda: begun(parts)), OCTET_STREAM)
+
+
+async def retrieve_pixels(node: "Node", request: Request) -> Response:
+    """The pixel data of each instance that has some, as stored, in one multipart. 404 where none has."""
+    accepted(request, ANY)
+    root = urls.root(request, node.settings)
+    scope = scope_of(request)
+    instances = await run(lambda: node.retrieve.locate(scope))
+    pictures = [instance for instance in instances if instance.number_of_frames]
+    if not pictures:
+        raise NotFound("None of these instances has pixel data.")
+    return _multipart(await run(lambda: begun(_of_pixels(node, pictures, root))), OCTET_STREAM)
+
+
+def bulk_uris(row: dict[str, Any]) -> Iterator[str]:
+    """The BulkDataURIs of a DICOM JSON object, those inside sequences too."""
+    for element in row.values():
+        if "BulkDataURI" in element:
+            yield element["BulkDataURI"]
+        elif element.get("vr") == "SQ":
+            for item in element.get("Value", ()):
+                yield from bulk_uris(item)
+
+
+def _of_uris(
+    node: "Node", instances: "dict[str, StoredInstance]", uris: list[str], root: str
+) -> "Iterator[tuple[str, Bulk]]":
+    for uri in uris:
+        place, _, path = uri.partition("/bulkdata/")
+        instance = instances[place.rpartition("/")[2]]
+        yield uri.replace(BASE.decode(), root), node.retrieve.bulk(instance, path)
+
+
+def _of_pixels(node: "Node", instances: "list[StoredInstance]", root: str) -> "Iterator[tuple[str, Bulk]]":
+    for instance in instances:
+        place = path_of(Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid))
+        for tag in PIXEL_DATA:
+            try:
+                yield f"{root}{place}/bulkdata/{tag}", node.retrieve.bulk(instance, tag)
+            except NotFound:
+                continue
+
+
+def _multipart(found: "Iterator[tuple[str, Bulk]]", media_type: str) -> Response:
+    writer = Writer(media_type)
+    parts = ((bulk.media_type, location, iter(bulk.parts)) for location, bulk in found)
+    return Streamed(frame(writer, parts), media_type=writer.content_type, headers={"cache-control": "private"})
+
+
+def _single(request: Request, bulk: "Bulk", tag: str) -> Response:
+    headers = {
+        "etag": tag,
+        "cache-control": "private",
+        "accept-ranges": "bytes",
+        "content-disposition": "attachment",
+    }
+    part = wanted_range(request.headers, bulk.size, tag)
+    if part is None:
+        return Streamed(iter(bulk.parts), media_type=bulk.media_type, length=bulk.size, headers=headers)
+    if not part:
+        return unsatisfiable(bulk.size)
+    headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{bulk.size}"
+    chunks = cut(iter(bulk.parts), part)
+    return Streamed(chunks, media_type=bulk.media_type, status=206, length=len(part), headers=headers)
+
+
+def cut(chunks: Iterator[bytes], part: range) -> Iterator[bytes]:
+    """The bytes of a range out of chunks that begin at 0."""
+    place = 0
+    for chunk in chunks:
+        piece = chunk[max(part.start - place, 0) : max(part.stop - place, 0)]
+        place += len(chunk)
+        if piece:
+            yield piece
+        if place >= part.stop:
+            return

@@ -1,0 +1,40 @@
+"""Health for machines: is the process alive, can it work, what has it measured (operations.md 5)."""
+
+from typing import TYPE_CHECKING
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomweb import urls
+from dicomweb.resources import run
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+
+
+async def health(node: "Node", _request: Request) -> Response:
+    """200 while the process lives, whatever else is down."""
+    return _json(node.health.live())
+
+
+async def ready(node: "Node", _request: Request) -> Response:
+    """200 when everything that is needed works, else 503 naming each check that fails."""
+    report = await run(lambda: node.health.ready())
+    return _json(report.as_json(), 200 if report.ready else 503)
+
+
+async def metrics(node: "Node", _request: Request) -> Response:
+    """Prometheus text."""
+    text = await run(node.metrics.render)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def root(node: "Node", request: Request) -> Response:
+    """Where the services are, for people who open the DICOMweb root."""
+    here = urls.root(request, node.settings)
+    return _json({name: f"{here}/{name}" for name in ("studies", "series", "instances")})
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, {"cache-control": "no-store"}, "application/json")

@@ -1,0 +1,78 @@
+"""QIDO-RS: six resources, one search (PS3.18 10.6)."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomweb import params, urls
+from dicomweb.negotiate import Offer
+from dicomweb.resources import accepted, path_of, run, scope_of
+from pacs.domain.attributes import BY_KEYWORD
+from pacs.domain.levels import Level, Scope
+from pacs.domain.query import Condition, Page, Query
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+
+Row = dict[str, dict[str, object]]
+
+RETRIEVE_URL = "00081190"
+STUDY_UID, SERIES_UID = BY_KEYWORD["StudyInstanceUID"], BY_KEYWORD["SeriesInstanceUID"]
+# what names a row of each level, from the top
+NAMES = (STUDY_UID.hex, SERIES_UID.hex, BY_KEYWORD["SOPInstanceUID"].hex)
+TRUNCATED = "There are more results than this server gives at once; ask for the next ones with offset."
+
+
+def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
+    """The handler that searches at this level below what its path fixes. No match is 200 with an empty list."""
+
+    async def handler(node: "Node", request: Request) -> Response:
+        offer = accepted(request, Offer("application/dicom+json"), Offer("application/json"))[0].offer
+        query = _query(request, level)
+        page = await run(lambda: node.search.find(query))
+        root = urls.root(request, node.settings)
+        rows = [_with_url(row, level, root) for row in page.rows]
+        body = orjson.dumps(rows, option=orjson.OPT_SORT_KEYS)
+        return Response(body, headers=_headers(page, query, root), media_type=offer.media_type)
+
+    return handler
+
+
+def _query(request: Request, level: Level) -> Query:
+    """What the path fixes comes first. Hierarchical searches leave the attributes above out (Table 10.6.3-4, -5)."""
+    fixed = [Condition((STUDY_UID.tag,), (scope.study_uid,))] if (scope := _fixed(request)) else []
+    if scope and scope.series_uid:
+        fixed.append(Condition((SERIES_UID.tag,), (scope.series_uid,)))
+    relational = len(fixed) < level - Level.STUDY
+    return params.query(request.scope["query_string"], level, fixed, parents=relational)
+
+
+def _fixed(request: Request) -> Scope | None:
+    return scope_of(request) if "study" in request.path_params else None
+
+
+def _with_url(row: Row, level: Level, root: str) -> Row:
+    """The row with RetrieveURL (0008,1190) of the thing itself."""
+    names = [_value(row, name) for name in NAMES[:level]]
+    url = root + path_of(Scope(*names))
+    return {**row, RETRIEVE_URL: {"vr": "UR", "Value": [url]}}
+
+
+def _value(row: Row, tag: str) -> str:
+    values = row[tag]["Value"]
+    assert isinstance(values, list)
+    return str(values[0])
+
+
+def _headers(page: Page, query: Query, root: str) -> dict[str, str]:
+    sentences = [*page.warnings, *([TRUNCATED] if page.truncated else [])]
+    headers = {"cache-control": "no-store"}
+    if sentences:
+        headers["warning"] = ", ".join(f'299 {root}: "{sentence}"' for sentence in sentences)
+    at_the_end = not page.truncated and (query.limit is None or len(page.rows) < query.limit)
+    if at_the_end and (page.rows or query.offset == 0):
+        headers["x-total-count"] = str(query.offset + len(page.rows))
+    return headers

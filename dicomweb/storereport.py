@@ -1,0 +1,87 @@
+"""The Store Instances Response Module (PS3.18 10.5.3, Annex I): outcomes of parts in, status and data set out."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from dicomweb.problems import FAILURES, RETRIED, RETRY_SECONDS
+from dicomweb.resources import path_of
+from pacs.domain.events import Stored
+from pacs.domain.levels import Scope
+from pacs.errors import Refused
+
+Outcome = Stored | Refused
+Item = dict[str, dict[str, Any]]
+
+CLASS_UID, INSTANCE_UID = "00081150", "00081155"
+RETRIEVE_URL, WARNING_REASON, FAILURE_REASON = "00081190", "00081196", "00081197"
+FAILED, REFERENCED, OTHER_FAILURES = "00081198", "00081199", "0008119A"
+WARNINGS = {"coerced": 0xB000, "discarded": 0xB006, "mismatch": 0xB007}  # Table I.2-1
+# ours, under a private creator: the standard has no place for words, and (0000,0902) belongs to commands
+CREATOR, REFUSAL_ID, REFUSAL_WORD, REFUSAL_SENTENCE = "00090010", "00091001", "00091002", "00091003"
+
+
+def report(outcomes: Sequence[Outcome], root: str) -> Response:
+    """The answer to a store: sequences that would be empty are absent."""
+    status = status_of(outcomes)
+    headers = {"retry-after": str(RETRY_SECONDS)} if status in RETRIED else {}
+    body = orjson.dumps(module(outcomes, root), option=orjson.OPT_SORT_KEYS)
+    return Response(body, status, headers, "application/dicom+json")
+
+
+def status_of(outcomes: Sequence[Outcome]) -> int:
+    """200 all stored; 202 some, or with warnings; else what all refusals have in common, 409 for a mixture."""
+    refused = [FAILURES[outcome.reason].status for outcome in outcomes if isinstance(outcome, Refused)]
+    if len(refused) < len(outcomes):
+        warned = any(_warning(outcome) for outcome in outcomes if isinstance(outcome, Stored))
+        return 202 if refused or warned else 200
+    return refused[0] if len(set(refused)) == 1 else 409
+
+
+def module(outcomes: Sequence[Outcome], root: str) -> Item:
+    """The data set in DICOM JSON."""
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    named = [outcome for outcome in refused if outcome.sop_instance_uid and outcome.sop_class_uid]
+    nameless = [outcome for outcome in refused if outcome not in named]
+    found: Item = {}
+    studies = {outcome.study_uid for outcome in stored}
+    if len(studies) == 1:
+        found[RETRIEVE_URL] = _text("UR", root + path_of(Scope(studies.pop())))
+    found |= _sequence(FAILED, ({**_name(item), **_failure(item)} for item in named))
+    found |= _sequence(REFERENCED, (_referenced(item, root) for item in stored))
+    found |= _sequence(OTHER_FAILURES, map(_failure, nameless))
+    return found
+
+
+def _referenced(stored: Stored, root: str) -> Item:
+    url = root + path_of(Scope(stored.study_uid, stored.series_uid, stored.sop_instance_uid))
+    item = {**_name(stored), RETRIEVE_URL: _text("UR", url)}
+    warning = _warning(stored)
+    return {**item, WARNING_REASON: {"vr": "US", "Value": [warning]}} if warning else item
+
+
+def _failure(refused: Refused) -> Item:
+    item = {FAILURE_REASON: {"vr": "US", "Value": [FAILURES[refused.reason].code]}, CREATOR: _text("LO", "FILMROOM")}
+    if refused.refusal_id:
+        item[REFUSAL_ID] = _text("UT", refused.refusal_id)
+    return {**item, REFUSAL_WORD: _text("LO", refused.code), REFUSAL_SENTENCE: _text("UT", refused.message)}
+
+
+def _name(outcome: Outcome) -> Item:
+    return {CLASS_UID: _text("UI", outcome.sop_class_uid), INSTANCE_UID: _text("UI", outcome.sop_instance_uid)}
+
+
+def _warning(stored: Stored) -> int:
+    return next((WARNINGS[word] for word in stored.warnings if word in WARNINGS), 0)
+
+
+def _text(vr: str, value: str) -> dict[str, Any]:
+    return {"vr": vr, "Value": [value]}
+
+
+def _sequence(tag: str, items: Iterable[Item]) -> Item:
+    listed = list(items)
+    return {tag: {"vr": "SQ", "Value": listed}} if listed else {}

@@ -1,0 +1,165 @@
+"""WADO-RS: studies, series and instances as DICOM files (PS3.18 10.4.1.1.1, 8.7.3).
+
+Files go out as they were stored, byte for byte, where the client takes them so. Implicit VR and big endian are never
+sent unless they are named outright, which makes a bit-for-bit check possible.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomweb.multipart import Writer, frame
+from dicomweb.negotiate import Offer, Want
+from dicomweb.resources import accepted, run, scope_of
+from dicomweb.stream import Streamed, begun, etag, not_modified, read, unchanged, unsatisfiable, wanted_range
+from pacs.domain.levels import Level
+from pacs.domain.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
+from pacs.errors import NotAcceptable
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+    from pacs.services.retrieve import StoredInstance
+
+DICOM = "application/dicom"
+PARTS, SINGLE = Offer(DICOM, multipart=True), Offer(DICOM)
+NEVER_UNASKED = frozenset({IMPLICIT_LE, EXPLICIT_BE})
+AS_STORED = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One instance and the transfer syntax it goes out in."""
+
+    instance: "StoredInstance"
+    transfer_syntax_uid: str
+
+    @property
+    def as_stored(self) -> bool:
+        return self.transfer_syntax_uid == self.instance.transfer_syntax_uid
+
+    @property
+    def content_type(self) -> str:
+        return f"{DICOM}; transfer-syntax={self.transfer_syntax_uid}"
+
+
+async def retrieve(node: "Node", request: Request) -> Response:
+    """The files of a study, a series or an instance: in one multipart, or a single instance by itself."""
+    scope = scope_of(request)
+    offers = (PARTS, SINGLE) if scope.level == Level.INSTANCE else (PARTS,)
+    wants = accepted(request, *offers)
+    instances = await run(lambda: node.retrieve.locate(scope))
+    offer, sendings = plan(instances, wants)
+    if offer == SINGLE:
+        return await _single(node, request, sendings[0])
+    return await _multipart(node, request, sendings)
+
+
+def plan(instances: "Sequence[StoredInstance]", wants: Sequence[Want]) -> tuple[Offer, list[Sending]]:
+    """How each instance goes out, under the first offer that does for all of them. Raises NotAcceptable."""
+    for offer in dict.fromkeys(want.offer for want in wants):
+        syntaxes = [want.transfer_syntax for want in wants if want.offer == offer]
+        chosen = [(instance, target(instance, syntaxes)) for instance in instances]
+        if all(syntax for _, syntax in chosen):
+            return offer, [Sending(instance, syntax) for instance, syntax in chosen]
+    raise NotAcceptable(
+        "Some objects cannot be given in a transfer syntax that was asked for; transfer-syntax=* gives them as stored.",
+        tuple(sorted({f"{DICOM}; transfer-syntax={uid}" for uid in (AS_STORED, EXPLICIT_LE)})),
+    )
+
+
+def target(instance: "StoredInstance", wanted: Sequence[str]) -> str:
+    """The transfer syntax that one instance goes out in, or "" where it can be given in none of the wanted ones."""
+    stored = instance.transfer_syntax_uid
+    return next((uid for want in wanted if (uid := _target(stored, want, instance.number_of_frames))), "")
+
+
+def _target(stored: str, want: str, number_of_frames: int) -> str:
+    syntax = SYNTAXES.get(stored)
+    convertible = syntax is not None and (syntax.decodable or number_of_frames == 0)
+    if want == stored:
+        return stored
+    if want == AS_STORED:
+        return EXPLICIT_LE if stored in NEVER_UNASKED else stored
+    if want == "" and (syntax is None or (syntax.lossy and number_of_frames > 0)):
+        return stored  # only a lossy copy exists (8.7.3): it may go as it is
+    return EXPLICIT_LE if want in {"", EXPLICIT_LE} and convertible else ""
+
+
+async def _single(node: "Node", request: Request, sending: Sending) -> Response:
+    instance = sending.instance
+    tag = etag(instance.sha256[:32], "stored" if sending.as_stored else "explicit")
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    headers = {"etag": tag, "cache-control": "private", **_attachment(instance.sop_instance_uid)}
+    if not sending.as_stored:
+        chunks = await run(lambda: begun(_chunks(node, sending)))
+        return Streamed(chunks, media_type=sending.content_type, headers=headers)
+    headers["accept-ranges"] = "bytes"
+    part = wanted_range(request.headers, instance.size, tag)
+    if part is not None and not part:
+        return unsatisfiable(instance.size)
+    file = await run(lambda: node.retrieve.open(instance))
+    whole = part if part is not None else range(instance.size)
+    if part is not None:
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{instance.size}"
+    return Streamed(
+        read(file, whole.start, len(whole)),
+        media_type=sending.content_type,
+        status=206 if part is not None else 200,
+        length=len(whole),
+        headers=headers,
+    )
+
+
+async def _multipart(node: "Node", request: Request, sendings: list[Sending]) -> Response:
+    digest = hashlib.sha256("".join(s.instance.sha256 + s.transfer_syntax_uid for s in sendings).encode())
+    tag = etag(digest.hexdigest()[:32], weak=True)  # the boundary differs each time
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    writer = Writer(DICOM)
+    chunks = await run(lambda: begun(frame(writer, _parts(node, sendings))))
+    return Streamed(
+        chunks,
+        media_type=writer.content_type,
+        length=_length(writer, sendings),
+        headers={"etag": tag, "cache-control": "private"},
+    )
+
+
+def _parts(node: "Node", sendings: list[Sending]) -> Iterator[tuple[str, str, Iterator[bytes]]]:
+    for sending in sendings:
+        try:
+            yield sending.content_type, "", begun(_chunks(node, sending))
+        except NotAcceptable:
+            if len(sendings) == 1:
+                raise
+            # one object that cannot be decoded does not keep the others from the client: it goes as it is (8.7.3)
+            stored = replace(sending, transfer_syntax_uid=sending.instance.transfer_syntax_uid)
+            yield stored.content_type, "", begun(_chunks(node, stored))
+
+
+def _chunks(node: "Node", sending: Sending) -> Iterator[bytes]:
+    file = node.retrieve.open(sending.instance)
+    if sending.as_stored:
+        yield from read(file, 0, sending.instance.size)
+    else:
+        from pacs.services import transcode
+
+        with file:
+            yield from transcode.explicit_le(file, sending.instance)
+
+
+def _length(writer: Writer, sendings: list[Sending]) -> int | None:
+    """The length of the whole body, where nothing is converted."""
+    if not all(sending.as_stored for sending in sendings):
+        return None
+    frames = sum(len(writer.opening(s.content_type)) + s.instance.size + len(writer.ending) for s in sendings)
+    return frames + len(writer.closing)
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}.dcm"'}

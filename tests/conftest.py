@@ -6,9 +6,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from pacs.settings import Settings, load
 
 if TYPE_CHECKING:
     from pacs.node import Node
+    from tests.running import RunningNode
 
 TEMPLATE = "filmroom_template"
 
@@ -133,3 +134,26 @@ def data_dir() -> Path:
     if not os.environ.get("FILMROOM_TEST_DATA"):
         pytest.skip("FILMROOM_TEST_DATA names no folder of real files")
     return Path(os.environ["FILMROOM_TEST_DATA"])
+
+
+@pytest.fixture(scope="session")
+def running_node(short_folder: Path) -> "Iterator[RunningNode]":
+    """A whole node in processes of its own, for the session: use `http_url`, `dicom_port`, `settings`."""
+    from tests.running import RunningNode
+
+    node = RunningNode(short_folder / "running").start()
+    yield node
+    node.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """In CI a test that needs an outside tool, or data that is there, may not be skipped."""
+    report = yield
+    due = item.get_closest_marker("interop") or (
+        item.get_closest_marker("data") and os.environ.get("FILMROOM_TEST_DATA")
+    )
+    if os.environ.get("FILMROOM_CI") and report.skipped and due:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure in CI: {report.longrepr[-1]}"
+    return report

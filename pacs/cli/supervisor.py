@@ -9,10 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -95,9 +94,8 @@ class Watch:
 class Supervisor:
     """Runs until a signal asks it to end."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None] = partial(print, flush=True)) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._say = say
         self._asked = 0
 
     def run(self) -> int:
@@ -132,7 +130,7 @@ class Supervisor:
         for child in children:
             child.start()
         watches = [Watch(member) for member in (*servers.members, *children)]
-        threading.Thread(target=_announce, args=(settings, self._say), daemon=True).start()
+        threading.Thread(target=_announce, args=(settings,), daemon=True).start()
         while not self._asked:
             now = time.monotonic()
             for watch in watches:
@@ -159,11 +157,11 @@ def _lives(child: Child) -> bool:
     return child.process is not None and child.process.poll() is None
 
 
-def _announce(settings: Settings, say: Callable[[str], None]) -> None:
+def _announce(settings: Settings) -> None:
     while not is_ready(settings):
         time.sleep(PERIOD)
     structlog.get_logger().info("node_ready", http_port=settings.http_port, dicom_port=settings.dicom_port)
-    say(greet(settings))
+    print(greet(settings), flush=True)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

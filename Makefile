@@ -1,0 +1,76 @@
+# Every verb a developer or operator needs. `make help` prints the lines with two hashes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+# the first Python that Filmroom runs on
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help run install dev test lint format torture bench docs lock clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r n t; do printf '  make %-10s %s\n' "$$n" "$$t"; done
+
+run: $(VENV)/run.stamp ## install what is missing and run the node on servers of its own; Ctrl-C stops it
+	@exec $(BIN)/filmroom serve
+
+install: $(VENV)/run.stamp ## install Filmroom into .venv, without running it
+
+dev: $(VENV)/dev.stamp ## install what tests and checks need as well
+
+test: $(VENV)/dev.stamp ## run all tests but the campaigns (PYTEST="-k word" narrows)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+torture: $(VENV)/dev.stamp ## run the campaigns: kill -9, lost servers, full disks
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST)
+
+lint: $(VENV)/dev.stamp ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## put all code into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp ## measure, against Orthanc and DCMTK where they are installed
+	$(BIN)/python -m tests.bench
+
+docs: $(VENV)/run.stamp ## print config/filmroom.toml and docs/settings.md from the settings' schema
+	FILMROOM_CONFIG=/dev/null $(BIN)/filmroom config toml > build.docs && mv build.docs config/filmroom.toml
+	FILMROOM_CONFIG=/dev/null $(BIN)/filmroom config markdown > build.docs && mv build.docs docs/settings.md
+
+lock: $(VENV)/bin/python ## resolve the dependencies again and pin them with hashes
+	test -n "$(UV)" || test -x build/uv/bin/uv || { $(BIN)/python -m venv build/uv && build/uv/bin/pip install -q uv; }
+	uv=$${UV:-$(UV)}; for set in ":requirements" ":requirements-dev --extra dev"; do \
+	  set -- $${set#:}; name=$$1; shift; \
+	  $${uv:-build/uv/bin/uv} pip compile -q --universal --generate-hashes --python-version 3.11 --upgrade \
+	    --custom-compile-command "make lock" --extra embedded "$$@" pyproject.toml -o $$name.lock || exit 1; done
+
+clean: ## remove what can be made again; never var, where studies are
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Filmroom needs Python 3.11, 3.12 or 3.13; install one, or say: make PYTHON=/path/to/it"; exit 1; }
+	@if [ -n "$(UV)" ]; then $(UV) venv -q --seed --python $(PYTHON) $(VENV); else $(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv is missing; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }; fi
+
+# A set is installed again when its lock file changes, and at no other time.
+define INSTALL
+@echo "Installing into $(VENV) (the first time takes a minute)"
+@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(BIN)/python --require-hashes -r $(1) && \
+	$(UV) pip install -q --python $(BIN)/python --no-deps -e .; \
+else $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(1) && \
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .; fi
+@touch $@ $(VENV)/run.stamp
+endef
+
+$(VENV)/run.stamp: requirements.lock | $(VENV)/bin/python
+	$(call INSTALL,requirements.lock)
+
+$(VENV)/dev.stamp: requirements-dev.lock | $(VENV)/bin/python
+	$(call INSTALL,requirements-dev.lock)

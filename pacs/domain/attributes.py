@@ -18,6 +18,7 @@ class Rule(Enum):
 
     UID = auto()  # single value or list of UIDs
     TEXT = auto()  # single value, wildcards, case-sensitive
+    NARRATIVE = auto()  # the same, but a backslash is a character: ST, LT, UT, UR
     EXACT = auto()  # single value, case-sensitive, no wildcards: AS, AT
     NAME = auto()  # person name: folded, component groups, wildcards
     DATE = auto()  # single value or range
@@ -75,7 +76,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("PatientBirthDate", _P, Rule.DATE, _A, "patient_birth_date"),
     Attribute("PatientSex", _P, Rule.TEXT, _A, "patient_sex"),
     Attribute("OtherPatientIDs", _P, Rule.TEXT, _Q),
-    Attribute("PatientComments", _P, Rule.TEXT, _Q),
+    Attribute("PatientComments", _P, Rule.NARRATIVE, _Q),
     Attribute("StudyDate", _T, Rule.DATE, _A, "study_date"),
     Attribute("StudyTime", _T, Rule.TIME, _A, "study_time"),
     Attribute("AccessionNumber", _T, Rule.TEXT, _A, "accession_number"),
@@ -90,7 +91,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("PatientAge", _T, Rule.EXACT, _Q),
     Attribute("PatientSize", _T, Rule.NUMBER, _Q),
     Attribute("PatientWeight", _T, Rule.NUMBER, _Q),
-    Attribute("NameOfPhysiciansReadingStudy", _T, Rule.NAME, _Q),
+    Attribute("NameOfPhysiciansReadingStudy", _T, Rule.NAME, _Q, "reading_physicians_name"),
     Attribute("ProcedureCodeSequence", _T, Rule.SEQUENCE, _Q),
     Attribute("NumberOfStudyRelatedSeries", _T, Rule.NUMBER, _A, "series_count", stored=False),
     Attribute("NumberOfStudyRelatedInstances", _T, Rule.NUMBER, _A, "instance_count", stored=False),
@@ -106,8 +107,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("Manufacturer", _S, Rule.TEXT, _Q),
     Attribute("ManufacturerModelName", _S, Rule.TEXT, _Q),
     Attribute("StationName", _S, Rule.TEXT, _Q),
-    Attribute("OperatorsName", _S, Rule.NAME, _Q),
-    Attribute("PerformingPhysicianName", _S, Rule.NAME, _Q),
+    Attribute("OperatorsName", _S, Rule.NAME, _Q, "operators_name"),
+    Attribute("PerformingPhysicianName", _S, Rule.NAME, _Q, "performing_physician_name"),
     Attribute("FrameOfReferenceUID", _S, Rule.UID, _Q),
     Attribute("PerformedProcedureStepStartDate", _S, Rule.DATE, _K, "performed_procedure_step_start_date"),
     Attribute("PerformedProcedureStepStartTime", _S, Rule.TIME, _K, "performed_procedure_step_start_time"),
@@ -140,6 +141,20 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("AvailableTransferSyntaxUID", _I, Rule.UID, _Q, "transfer_syntax_uid", stored=False),
 )
 
+# how keys of other attributes match, those inside sequences among them, by value representation (PS3.4 C.2.2.2)
+RULES_BY_VR: dict[str, Rule] = {
+    "UI": Rule.UID,
+    "PN": Rule.NAME,
+    "DA": Rule.DATE,
+    "TM": Rule.TIME,
+    "DT": Rule.MOMENT,
+    "SQ": Rule.SEQUENCE,
+    **dict.fromkeys(("AS", "AT"), Rule.EXACT),
+    **dict.fromkeys(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"), Rule.NUMBER),
+    **dict.fromkeys(("AE", "CS", "LO", "SH", "UC"), Rule.TEXT),
+    **dict.fromkeys(("LT", "ST", "UR", "UT"), Rule.NARRATIVE),
+}
+
 BY_TAG: dict[int, Attribute] = {a.tag: a for a in ATTRIBUTES}
 BY_KEYWORD: dict[str, Attribute] = {a.keyword: a for a in ATTRIBUTES}
 STORED: tuple[Attribute, ...] = tuple(a for a in ATTRIBUTES if a.stored)
@@ -148,3 +163,13 @@ STORED: tuple[Attribute, ...] = tuple(a for a in ATTRIBUTES if a.stored)
 def at_level(level: Level) -> tuple[Attribute, ...]:
     """The attributes that live at exactly this level."""
     return tuple(a for a in ATTRIBUTES if a.level == level)
+
+
+def rule_of(tag: int) -> Rule | None:
+    """How the attribute matches, by the table or by the dictionary's VR; None for binary, private and unknown ones."""
+    if tag in BY_TAG:
+        return BY_TAG[tag].rule
+    try:
+        return RULES_BY_VR.get(dictionary_VR(tag))
+    except KeyError:
+        return None

@@ -14,11 +14,11 @@ from decimal import Decimal, InvalidOperation
 from pacs.domain.attributes import Rule
 
 SEPARATOR = "\\"  # between the values of one attribute (PS3.5 6.4)
-_PADDING = " \t\r\n\f\0"
+PADDING = " \t\r\n\f\0"
 
 _DATE = re.compile(r"(\d{4})([.\-/]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])", re.ASCII)
 _TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:[.,](\d{1,9}))?)?)?", re.ASCII)
-_OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)$", re.ASCII)
+OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)$", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _PLAIN_DIGITS = 40  # numbers beyond are written with an exponent
 
@@ -62,13 +62,13 @@ def name_group(group: str) -> str:
 
 def date(text: str) -> str:
     """YYYYMMDD of a date, also of YYYY.MM.DD (before 1993) and YYYY-MM-DD; else empty."""
-    found = _DATE.match(text.strip(_PADDING))
+    found = _DATE.match(text.strip(PADDING))
     return found[1] + found[3] + found[4] if found else ""
 
 
 def time(text: str) -> str:
     """HHMMSS.FFFFFF of a time, also of HH:MM:SS (before 1993); what is missing counts as zero; else empty."""
-    found = _TIME.fullmatch(text.strip(_PADDING))
+    found = _TIME.fullmatch(text.strip(PADDING))
     if not found:
         return ""
     hour, minute, second, fraction = found.groups()
@@ -77,8 +77,8 @@ def time(text: str) -> str:
 
 def moment(text: str) -> str:
     """YYYYMMDDHHMMSS.FFFFFF of a date-time, in UTC where it has an offset; missing parts are the first; else empty."""
-    text = text.strip(_PADDING)
-    offset = _OFFSET.search(text)
+    text = text.strip(PADDING)
+    offset = OFFSET.search(text)
     bare = text[: offset.start()] if offset else text
     padded = bare + "0101"[len(bare) - 4 :] if len(bare) in (4, 6) else bare
     day, clock = date(padded[:8]), time(padded[8:] or "00")
@@ -99,7 +99,7 @@ def _to_utc(day: str, clock: str, offset: re.Match[str]) -> str:
 
 def number(text: str) -> str:
     """A number without sign, zeros or exponent that change nothing; else empty."""
-    text = text.strip(_PADDING)
+    text = text.strip(PADDING)
     if not _NUMBER.fullmatch(text):
         return ""
     try:
@@ -112,7 +112,7 @@ def number(text: str) -> str:
 
 
 def _text(value: str) -> list[str]:
-    return [value.strip(_PADDING)]
+    return [value.strip(PADDING)]
 
 
 def _name(value: str) -> list[str]:
@@ -126,6 +126,7 @@ def _one(form: Callable[[str], str]) -> Callable[[str], list[str]]:
 _FORMS: dict[Rule, Callable[[str], list[str]]] = {
     Rule.UID: _text,
     Rule.TEXT: _text,
+    Rule.NARRATIVE: _text,
     Rule.EXACT: _text,
     Rule.NAME: _name,
     Rule.DATE: _one(date),

@@ -33,6 +33,7 @@ CREATE TABLE study (
     referring_physician_name text COLLATE "C" NOT NULL,
     study_description   text COLLATE "C" NOT NULL,
     institution_name    text COLLATE "C" NOT NULL,
+    reading_physicians_name text COLLATE "C" NOT NULL DEFAULT '',
     modalities          text COLLATE "C" NOT NULL DEFAULT '',  -- sorted, joined by a backslash
     sop_classes         text COLLATE "C" NOT NULL DEFAULT '',
     series_count        integer NOT NULL DEFAULT 0,
@@ -63,6 +64,8 @@ CREATE TABLE series (
     series_time         text COLLATE "C" NOT NULL,
     body_part_examined  text COLLATE "C" NOT NULL,
     protocol_name       text COLLATE "C" NOT NULL,
+    operators_name      text COLLATE "C" NOT NULL DEFAULT '',
+    performing_physician_name text COLLATE "C" NOT NULL DEFAULT '',
     performed_procedure_step_start_date text COLLATE "C" NOT NULL,
     performed_procedure_step_start_time text COLLATE "C" NOT NULL,
     instance_count      integer NOT NULL DEFAULT 0,

@@ -173,7 +173,7 @@ class Stream:
         """Drop entries older than that (never by count: that would drop what is being worked on) and idle consumers."""
         oldest = str(int((time.time() - keep_seconds) * 1000))
         for key in KEYS.values():
-            self._with_group(partial(self._client.xtrim, key, minid=oldest, approximate=True))
+            self._with_group(partial(self._client.xtrim, key, minid=oldest, approximate=False))
             self._with_group(partial(self._delete_consumers, key, lambda _name, idle: idle > keep_seconds))
 
     def _delete_consumers(self, key: str, doomed: Callable[[str, float], bool]) -> None:

@@ -28,7 +28,8 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.RUNNING: frozenset(
         {State.STORING, State.RETRY_WAIT, State.DEAD, State.SKIPPED, State.QUEUED, State.CANCELLED}
     ),
-    State.STORING: frozenset({State.SUCCEEDED, State.RETRY_WAIT, State.DEAD, State.QUEUED}),
+    # RUNNING: another worker took it over
+    State.STORING: frozenset({State.SUCCEEDED, State.RETRY_WAIT, State.DEAD, State.QUEUED, State.RUNNING}),
     State.RETRY_WAIT: frozenset({State.QUEUED, State.CANCELLED}),
     State.SUCCEEDED: frozenset({State.SUPERSEDED, State.QUEUED}),  # again, when its results were deleted
     State.SUPERSEDED: frozenset(),

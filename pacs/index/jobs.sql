@@ -196,7 +196,7 @@ SELECT id FROM ai_job j WHERE state = 'QUEUED' AND queued_at < now() - %(seconds
                     AND (o.payload ->> 'job')::bigint = j.id);
 
 -- name: all_queued
-SELECT id FROM ai_job WHERE state = 'QUEUED' ORDER BY id;
+SELECT id, priority FROM ai_job WHERE state = 'QUEUED' ORDER BY id;
 
 -- name: cancel_orphans
 -- Jobs that wait for a study that was deleted.

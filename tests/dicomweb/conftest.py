@@ -3,19 +3,20 @@
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TypeVar
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
 from dicomweb.app import build
+from dicomweb.server import Server, configure, listen
 from pacs.settings import Settings
 from pacs.telemetry import Metrics
 
-T = TypeVar("T")
 Call = Callable[..., httpx.Response]
 
 
@@ -48,3 +49,29 @@ def bare(bare_node: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Call:
         return call(build(bare_node), method, path, **more)
 
     return request
+
+
+@contextmanager
+def serving(app: Starlette, settings: Settings) -> Iterator[tuple[int, int]]:
+    """The application on real sockets; gives its two ports and drains it at the end."""
+    stop = threading.Event()
+    sockets = listen(dataclasses.replace(settings, http_port=0, web_port=0))
+    server = Server(configure(app), stop)
+    thread = threading.Thread(target=server.run, args=(sockets,))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield sockets[0].getsockname()[1], sockets[1].getsockname()[1]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture
+def wire(bare_node: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a real server on `bare_node`."""
+    monkeypatch.setattr("dicomweb.app._console", lambda _node: [])
+    bare_node.health = SimpleNamespace(live=lambda: {"status": "healthy"})
+    with serving(build(bare_node), bare_node.settings) as (port, _):
+        yield port

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -54,7 +55,7 @@ class TestWhoMayCall:
 
 @pytest.mark.usefixtures("alive")
 class TestCors:
-    ALLOWED = {"cors_origins": ("https://viewer.example",)}
+    ALLOWED: ClassVar = {"cors_origins": ("https://viewer.example",)}
 
     def test_configured_origin_may_read(self, bare: Call) -> None:
         answer = bare("GET", "/health", settings=self.ALLOWED, headers={"Origin": "https://viewer.example"})

@@ -1,0 +1,165 @@
+"""What the index needs of an admitted object: the attributes of `pacs.domain.attributes`, and no other.
+
+Only those elements are decoded, so this is cheap enough for the path of the answer (performance.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from pacs.domain import uids, values
+from pacs.domain.admission import Admitted, Bytes
+from pacs.domain.attributes import ATTRIBUTES, STORED, Rule
+from pacs.domain.charsets import DEFAULT
+from pacs.domain.jsonmodel import CHARACTER_SET, Reader, uid_of
+from pacs.domain.levels import Level
+from pacs.domain.matching import normalise
+from pacs.domain.structure import Item
+from pacs.domain.syntaxes import SYNTAXES
+from pacs.domain.values import Context, Json
+
+SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+DEVICE_UID, NUMBER_OF_FRAMES = 0x00181002, 0x00280008
+ROWS, COLUMNS, SAMPLES, BITS_ALLOCATED = 0x00280010, 0x00280011, 0x00280002, 0x00280100
+PHOTOMETRIC = 0x00280004
+
+VALUE_MOST = 64 << 10  # bytes of one value that the index looks at
+SEQUENCE_MOST = 1 << 20  # bytes of a sequence that the index takes; none of a longer one
+COLUMN_MOST = 500  # characters of a search column: an index entry must fit a database page
+FRAMES_MOST = 2**31 - 1
+
+SHORT_PIXELS = "the pixel data is shorter than its description says"
+LEADING_ZERO = "a UID has a component with a leading zero"
+CUT = "a value is too long for the index and was cut there"
+
+OWN_DEVICES = frozenset({uids.AI_DEVICE_UID})
+
+# results and annotations: storing one never calls for analysis (ai.md 3)
+_NOT_ORIGINAL = (
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+    "1.2.840.10008.5.1.4.1.1.91.1",  # Microscopy Bulk Simple Annotations
+    "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
+)
+_NOT_ORIGINAL_FAMILIES = (
+    "1.2.840.10008.5.1.4.1.1.88.",  # Structured Reports, Key Object Selection
+    "1.2.840.10008.5.1.4.1.1.11.",  # Presentation States
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the index stores of one object.
+
+    `values`: keyword -> the single values as text (PN with its `=` groups), without sequences. `attrs`: per level the
+    attributes that have a place there, in DICOM JSON by hexadecimal tag. `columns`: per level the search columns,
+    normalised, all of them present. UIDs are as they stand in the object, maybe empty or malformed: the caller decides.
+    `number_of_frames` is 0 without pixel data and never more than the pixel data can hold.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    values: dict[str, list[str]]
+    attrs: dict[Level, dict[str, Json]]
+    columns: dict[Level, dict[str, str]]
+    number_of_frames: int
+    original: bool
+    warnings: tuple[str, ...] = ()
+
+
+def extract(admitted: Admitted, buffer: Bytes, *, door: str = "", own_devices: frozenset[str] = OWN_DEVICES) -> Header:
+    """The header of an admitted object; `buffer` is the file that was admitted.
+
+    `door` and `own_devices` (Device UIDs of our AI results) tell originals from our own results. Never raises for
+    what an element holds.
+    """
+    with memoryview(buffer if admitted.data is None else admitted.data) as view, view.cast("B") as data:
+        return _extract(admitted, Reader(data, admitted.encoding), door, own_devices)
+
+
+def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozenset[str]) -> Header:
+    top = Item(admitted.elements, admitted.encoding.little)
+    decode, context = reader.decoder(top, DEFAULT), reader.context(top, Context())
+    texts: dict[str, list[str]] = {}
+    attrs: dict[Level, dict[str, Json]] = {level: {} for level in Level}
+    columns = {level: dict(empty) for level, empty in _empty_columns().items()}
+    warnings: dict[str, None] = {}
+    for attribute in STORED:
+        element = top.elements.get(attribute.tag)
+        if element is None:
+            continue
+        if element.length > (SEQUENCE_MOST if attribute.rule is Rule.SEQUENCE else VALUE_MOST):
+            warnings[CUT] = None
+            element = element._replace(length=0 if attribute.rule is Rule.SEQUENCE else VALUE_MOST, items=())
+        vr = reader.vr(element, top, context)
+        if vr not in values.TEXTUAL or attribute.tag == CHARACTER_SET:
+            attrs[attribute.level][attribute.hex] = reader.element(element, top, "", decode, context)
+            if vr not in values.NUMBERED:
+                continue
+            found = [str(number) for number in values.numbers(reader.raw(element), vr, top.little)]
+        else:
+            found = values.split(reader.raw(element), vr, decode)
+            shown = values.shown(found, vr)
+            attrs[attribute.level][attribute.hex] = (
+                {"vr": vr, "Value": shown} if shown and shown != [None] else {"vr": vr}
+            )
+        texts[attribute.keyword] = found
+        if attribute.column is not None and found:
+            columns[attribute.level][attribute.column] = normalise(attribute.rule, found)[:COLUMN_MOST]
+    names = [uid_of(reader, top, tag) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID)]
+    if any(map(uids.has_leading_zero, names)):
+        warnings[LEADING_ZERO] = None
+    frames = _number_of_frames(admitted, reader, top, warnings)
+    original = not (
+        door == "ai"
+        or names[0] in _NOT_ORIGINAL
+        or names[0].startswith(_NOT_ORIGINAL_FAMILIES)
+        or uid_of(reader, top, DEVICE_UID) in own_devices
+    )
+    return Header(names[0], names[1], names[2], names[3], texts, attrs, columns, frames, original, tuple(warnings))
+
+
+@cache
+def _empty_columns() -> Mapping[Level, Mapping[str, str]]:
+    return {level: {a.column: "" for a in ATTRIBUTES if a.level is level and a.column and a.stored} for level in Level}
+
+
+def _number_of_frames(admitted: Admitted, reader: Reader, top: Item, warnings: dict[str, None]) -> int:
+    """Frames that can be asked for: as declared, but never more than the pixel data can hold."""
+    pixels = admitted.pixel_data
+    if pixels is None or pixels.length == 0:
+        return 0
+    declared = 1
+    if (element := top.elements.get(NUMBER_OF_FRAMES)) is not None:
+        found = values.split(reader.raw(element, 64), "IS", DEFAULT)
+        if found and found[0].isdecimal() and len(found[0]) < 12:
+            declared = max(1, int(found[0]))
+    if pixels.fragments is not None:
+        syntax = SYNTAXES.get(admitted.transfer_syntax_uid)
+        room = FRAMES_MOST if syntax is not None and syntax.video else max(1, len(pixels.fragments) // 2 - 1)
+    else:
+        size = native_frame_bits(reader, top)
+        room = pixels.length * 8 // size if size else 1
+    if declared > room:
+        warnings[SHORT_PIXELS] = None
+    return max(min(declared, room, FRAMES_MOST), 1) if room else 0
+
+
+def native_frame_bits(reader: Reader, top: Item) -> int:
+    """Bits of one native frame by its description; in YBR_FULL_422 two pixels share chroma (PS3.3 C.7.6.3.1.2)."""
+    found, little = top.elements, top.little
+    rows, columns, samples, bits = (
+        reader.number(found.get(tag), little, default)
+        for tag, default in ((ROWS, 0), (COLUMNS, 0), (SAMPLES, 1), (BITS_ALLOCATED, 8))
+    )
+    size = rows * columns * samples * bits
+    if samples == 3 and (element := found.get(PHOTOMETRIC)) is not None:
+        label = DEFAULT(reader.raw(element, 64)).strip(" ")
+        if label in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
+            return size * 2 // 3
+        if label == "YBR_PARTIAL_420":
+            return size // 2
+    return size

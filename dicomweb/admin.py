@@ -24,12 +24,12 @@ DEFAULT_LIST = 100
 
 async def status(node: "Node", _request: Request) -> Response:
     """What is stored, queued and running, and what is wrong: what `filmroom status` shows."""
-    return answer((await in_thread(lambda: node.status.now())).as_json())
+    return answer((await in_thread(node.status.now)).as_json())
 
 
 async def conflicts(node: "Node", _request: Request) -> Response:
     """Objects that came with other content under a known UID, and wait for somebody to decide."""
-    return listing(await in_thread(lambda: node.conflicts.list()))
+    return listing(await in_thread(node.conflicts.list))
 
 
 async def refusal(node: "Node", request: Request) -> Response:
@@ -48,7 +48,7 @@ async def changes(node: "Node", request: Request) -> Response:
 
 async def models(node: "Node", _request: Request) -> Response:
     """The model packages that are there, with their states and why."""
-    return listing(await in_thread(lambda: node.models.list()))
+    return listing(await in_thread(node.models.list))
 
 
 async def jobs(node: "Node", request: Request) -> Response:

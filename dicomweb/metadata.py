@@ -5,11 +5,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import urls
-from dicomweb.negotiate import Offer
+from dicomweb import nativexml, urls
+from dicomweb.multipart import Writer
+from dicomweb.qido import JSON, PLAIN_JSON
 from dicomweb.resources import accepted, run, scope_of
 from dicomweb.stream import Streamed, blocks, etag, not_modified, unchanged
 
@@ -24,17 +26,22 @@ GZIP_WINDOW = 16 + zlib.MAX_WBITS
 async def retrieve(node: "Node", request: Request) -> Response:
     """A JSON array with one object an instance. 404 for what is not there, 304 for what has not changed."""
     scope = scope_of(request)
-    offer = accepted(request, Offer("application/dicom+json"), Offer("application/json"))[0].offer
+    offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
     found = await run(lambda: node.retrieve.metadata(scope))
     root = urls.root(request, node.settings).encode("ascii")
-    zipped = wants_gzip(request.headers.get("accept-encoding", ""))
+    zipped = not offer.multipart and wants_gzip(request.headers.get("accept-encoding", ""))
     # the same instances under another URL or coding are another representation
     place = hashlib.sha256(root + offer.media_type.encode()).hexdigest()[:8]
-    tag = etag(found.etag, place, "gzip" if zipped else "plain")
+    tag = etag(found.etag, place, "gzip" if zipped else "plain", weak=offer.multipart)
     if unchanged(request.headers, tag):
         return not_modified(tag, vary=VARY)
-    body = array(part.replace(BASE, root) for part in found.parts)
     headers = {"etag": tag, "cache-control": "private", "vary": VARY}
+    objects = (part.replace(BASE, root) for part in found.parts)
+    if offer.multipart:
+        writer = Writer(offer.media_type)
+        documents = nativexml.parts(map(orjson.loads, objects), writer)
+        return Streamed(documents, media_type=writer.content_type, headers=headers)
+    body = array(objects)
     if zipped:
         body, headers["content-encoding"] = gzip(body), "gzip"
     return Streamed(body, media_type=offer.media_type, headers=headers)

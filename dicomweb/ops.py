@@ -20,7 +20,7 @@ async def health(node: "Node", _request: Request) -> Response:
 
 async def ready(node: "Node", _request: Request) -> Response:
     """200 when everything that is needed works, else 503 naming each check that fails."""
-    report = await run(lambda: node.health.ready())
+    report = await run(node.health.ready)
     return _json(report.as_json(), 200 if report.ready else 503)
 
 

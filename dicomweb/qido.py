@@ -7,7 +7,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import params, urls
+from dicomweb import nativexml, params, urls
+from dicomweb.multipart import Writer
 from dicomweb.negotiate import Offer
 from dicomweb.resources import accepted, path_of, run, scope_of
 from pacs.domain.attributes import BY_KEYWORD
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, dict[str, object]]
 
+JSON, PLAIN_JSON = Offer("application/dicom+json"), Offer("application/json")
 RETRIEVE_URL = "00081190"
 STUDY_UID, SERIES_UID = BY_KEYWORD["StudyInstanceUID"], BY_KEYWORD["SeriesInstanceUID"]
 # what names a row of each level, from the top
@@ -30,13 +32,17 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
     """The handler that searches at this level below what its path fixes. No match is 200 with an empty list."""
 
     async def handler(node: "Node", request: Request) -> Response:
-        offer = accepted(request, Offer("application/dicom+json"), Offer("application/json"))[0].offer
+        offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
         query = _query(request, level)
         page = await run(lambda: node.search.find(query))
         root = urls.root(request, node.settings)
         rows = [_with_url(row, level, root) for row in page.rows]
-        body = orjson.dumps(rows, option=orjson.OPT_SORT_KEYS)
-        return Response(body, headers=_headers(page, query, root), media_type=offer.media_type)
+        headers = _headers(page, query, root)
+        if offer == nativexml.AS_PARTS:
+            writer = Writer(offer.media_type)
+            body = b"".join(nativexml.parts((dict(sorted(row.items())) for row in rows), writer))
+            return Response(body, headers={**headers, "content-type": writer.content_type})
+        return Response(orjson.dumps(rows, option=orjson.OPT_SORT_KEYS), headers=headers, media_type=offer.media_type)
 
     return handler
 

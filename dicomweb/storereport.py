@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from dicomweb.nativexml import MEDIA_TYPE, native
+from dicomweb.negotiate import Offer
 from dicomweb.problems import FAILURES, RETRIED, RETRY_SECONDS
 from dicomweb.resources import path_of
 from pacs.domain.events import Stored
@@ -15,6 +17,8 @@ from pacs.errors import Refused
 Outcome = Stored | Refused
 Item = dict[str, dict[str, Any]]
 
+XML = Offer(MEDIA_TYPE)
+OFFERS = (Offer("application/dicom+json"), Offer("application/json"), XML)
 CLASS_UID, INSTANCE_UID = "00081150", "00081155"
 RETRIEVE_URL, WARNING_REASON, FAILURE_REASON = "00081190", "00081196", "00081197"
 FAILED, REFERENCED, OTHER_FAILURES = "00081198", "00081199", "0008119A"
@@ -23,12 +27,13 @@ WARNINGS = {"coerced": 0xB000, "discarded": 0xB006, "mismatch": 0xB007}  # Table
 CREATOR, REFUSAL_ID, REFUSAL_WORD, REFUSAL_SENTENCE = "00090010", "00091001", "00091002", "00091003"
 
 
-def report(outcomes: Sequence[Outcome], root: str) -> Response:
+def report(outcomes: Sequence[Outcome], root: str, offer: Offer) -> Response:
     """The answer to a store: sequences that would be empty are absent."""
     status = status_of(outcomes)
     headers = {"retry-after": str(RETRY_SECONDS)} if status in RETRIED else {}
-    body = orjson.dumps(module(outcomes, root), option=orjson.OPT_SORT_KEYS)
-    return Response(body, status, headers, "application/dicom+json")
+    found = dict(sorted(module(outcomes, root).items()))
+    body = native(found) if offer == XML else orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    return Response(body, status, headers, offer.media_type)
 
 
 def status_of(outcomes: Sequence[Outcome]) -> int:

@@ -17,9 +17,9 @@ from starlette.responses import Response
 from dicomweb import urls
 from dicomweb.guard import exchange
 from dicomweb.multipart import PartBegin, PartData, PartEnd, Reader
-from dicomweb.negotiate import MediaType, Offer, parse_media_type
+from dicomweb.negotiate import MediaType, parse_media_type
 from dicomweb.resources import accepted, run, source, uid
-from dicomweb.storereport import Outcome, report
+from dicomweb.storereport import OFFERS, Outcome, report
 from pacs.domain.events import Expected, Source, Stored
 from pacs.errors import BadRequest, FilmroomError, Reason, Refused, Unavailable, UnsupportedMedia
 
@@ -38,13 +38,13 @@ END_OF_SERVICE = frozenset({Reason.OUT_OF_SPACE, Reason.UNAVAILABLE})  # no late
 
 async def store(node: "Node", request: Request) -> Response:
     """POST to the studies, or to one study, which the objects must then belong to."""
-    accepted(request, Offer("application/dicom+json"), Offer("application/json"))
+    offer = accepted(request, *OFFERS)[0].offer
     content_type = _content_type(request)
     study_uid = uid(request, "study") if "study" in request.path_params else ""
     exchange(request.scope).limit = node.settings.max_upload_bytes
     intake = Intake(node, source(request, "stow"), Expected(study_uid=study_uid))
     outcomes = await _take(intake, content_type, request.stream())
-    return report(outcomes, urls.root(request, node.settings))
+    return report(outcomes, urls.root(request, node.settings), offer)
 
 
 def _content_type(request: Request) -> MediaType:

@@ -39,10 +39,12 @@ class Sending:
 
     @property
     def as_stored(self) -> bool:
+        """Whether the file's own bytes go out."""
         return self.transfer_syntax_uid == self.instance.transfer_syntax_uid
 
     @property
     def content_type(self) -> str:
+        """Of the part, or of the whole answer."""
         return f"{DICOM}; transfer-syntax={self.transfer_syntax_uid}"
 
 

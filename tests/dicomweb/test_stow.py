@@ -1,6 +1,7 @@
 """STOW-RS against an ingest that can be told to fail (PS3.18 10.5; dicomweb.md 2.5)."""
 
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 
@@ -94,6 +95,16 @@ class TestOutcome:
         answer = post(bare, part10(ct()))
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
+
+    def test_weasis_gets_its_xml(self, bare: Call, ingest: FakeIngest) -> None:
+        item = ct()
+        answer = post(bare, part10(item), b"garbage", Accept="application/dicom+xml")
+        assert answer.status_code == 202
+        assert answer.headers["content-type"] == "application/dicom+xml"
+        read = ElementTree.fromstring(answer.content)
+        tags = [attribute.attrib["tag"] for attribute in read]
+        assert tags == ["00081190", "00081199", "0008119A"]
+        assert item.SOPInstanceUID in answer.text
 
     def test_our_own_failure_is_not_told_in_its_words(self, bare: Call, ingest: FakeIngest) -> None:
         ingest.broken = True

@@ -14,7 +14,9 @@ CREATE TABLE patient (
     created_at          timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX patient_by_id ON patient (patient_id);
-CREATE INDEX patient_by_name ON patient (patient_name text_pattern_ops);
+CREATE INDEX patient_by_name ON patient (patient_name, pk);
+CREATE INDEX patient_many_patient_id ON patient (pk) WHERE position('\' in patient_id) > 0;
+CREATE INDEX patient_many_patient_name ON patient (pk) WHERE position('\' in patient_name) > 0;
 
 CREATE TABLE study (
     pk                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -45,13 +47,15 @@ CREATE TABLE study (
     changed_at          timestamptz NOT NULL DEFAULT now()  -- the last stored original
 );
 CREATE INDEX study_by_patient ON study (patient_pk);
-CREATE INDEX study_by_date ON study (study_date DESC, pk DESC);
+CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC, pk DESC);  -- the order of every study list
 CREATE INDEX study_by_patient_id ON study (patient_id);
 CREATE INDEX study_by_accession ON study (accession_number);
-CREATE INDEX study_by_name ON study (patient_name text_pattern_ops);
+CREATE INDEX study_by_name ON study (patient_name);  -- of collation C, so prefixes are found in it
 -- a few attributes of one value come with several all the same: the compiler's second arm finds them here
 CREATE INDEX study_many_patient_id ON study (pk) WHERE position('\' in patient_id) > 0;
-CREATE INDEX study_many_accession ON study (pk) WHERE position('\' in accession_number) > 0;
+CREATE INDEX study_many_patient_name ON study (pk) WHERE position('\' in patient_name) > 0;
+CREATE INDEX study_many_study_date ON study (pk) WHERE position('\' in study_date) > 0;
+CREATE INDEX study_many_accession_number ON study (pk) WHERE position('\' in accession_number) > 0;
 
 CREATE TABLE series (
     pk                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -76,6 +80,7 @@ CREATE TABLE series (
 );
 CREATE INDEX series_by_uid ON series (series_uid);
 CREATE INDEX series_by_modality ON series (modality, pk);
+CREATE INDEX series_many_modality ON series (pk) WHERE position('\' in modality) > 0;
 
 CREATE TABLE instance (
     pk                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -104,6 +109,7 @@ CREATE TABLE instance (
 );
 CREATE INDEX instance_by_series ON instance (series_pk);
 CREATE INDEX instance_by_study ON instance (study_pk);
+CREATE INDEX instance_hidden ON instance (study_pk, series_pk) WHERE hidden;
 CREATE INDEX instance_by_check ON instance (checked_at NULLS FIRST, pk);
 CREATE INDEX instance_by_stored ON instance (stored_at);
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,12 +96,19 @@ class RunningNode:
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def child(self, *words: str) -> psutil.Process:
-        """The direct child of the supervisor whose command line holds all the words."""
+    def children(self) -> dict[str, psutil.Process]:
+        """The living direct children of the supervisor by their command lines."""
         assert self.process is not None
+        found = {}
         for child in psutil.Process(self.process.pid).children():
-            line = " ".join(child.cmdline())
-            if all(word in line for word in words):
+            with suppress(psutil.Error):  # it ended meanwhile
+                found[" ".join(child.cmdline())] = child
+        return found
+
+    def child(self, words: str) -> psutil.Process:
+        """The child whose command line holds the words."""
+        for line, child in self.children().items():
+            if words in line:
                 return child
         raise AssertionError(f"no child {words}:\n{self.log_tail()}")
 

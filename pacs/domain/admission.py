@@ -16,6 +16,7 @@ from pacs.domain.structure import (
     IMPLICIT_LITTLE,
     LIMITS,
     PIXEL_DATA,
+    UNDEFINED,
     VRS,
     Element,
     Encoding,
@@ -25,6 +26,7 @@ from pacs.domain.structure import (
     Walk,
 )
 from pacs.domain.syntaxes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
+from pacs.domain.values import public_vr
 
 __all__ = ["LIMITS", "Admitted", "Element", "Inadmissible", "Item", "Limits", "admit"]
 
@@ -48,6 +50,7 @@ _SYNTAX_OF = {
     EXPLICIT_BIG: EXPLICIT_BE,
     IMPLICIT_BIG: IMPLICIT_LE,
 }
+_ENCODINGS = {(e.explicit, e.little): e for e in (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, IMPLICIT_BIG)}
 _META_GROUP = b"\x02\0"
 _META_VALUE = 1024  # longer values of the file meta information are not kept
 
@@ -176,19 +179,16 @@ def _file_meta(data: memoryview, offset: int, warnings: dict[str, None]) -> tupl
 
 def _encoding_of(data: memoryview, offset: int, uid: str, warnings: dict[str, None]) -> tuple[Encoding, str]:
     """How the data set is written: as its transfer syntax says unless its first element plainly says otherwise."""
-    found = _guess(data, offset)
-    if not uid:
-        return found, _SYNTAX_OF[found]
+    if len(data) - offset < 8:
+        raise Inadmissible("the object ends before its data set")
     syntax = SYNTAXES.get(uid)
     if syntax is None:
-        warnings[UNKNOWN_SYNTAX] = None
-        return found, uid
-    declared = {
-        (True, True): EXPLICIT_LITTLE,
-        (True, False): EXPLICIT_BIG,
-        (False, True): IMPLICIT_LITTLE,
-        (False, False): IMPLICIT_BIG,
-    }[syntax.explicit_vr, syntax.little_endian]
+        found = _guess(data, offset)
+        if uid:
+            warnings[UNKNOWN_SYNTAX] = None
+        return found, uid or _SYNTAX_OF[found]
+    declared = _ENCODINGS[syntax.explicit_vr, syntax.little_endian]
+    found = next((e for e in (declared, *_ENCODINGS.values()) if _fits(data, offset, e)), declared)
     if found is declared:
         return declared, uid
     warnings[WRONG_SYNTAX] = None
@@ -196,23 +196,21 @@ def _encoding_of(data: memoryview, offset: int, uid: str, warnings: dict[str, No
 
 
 def _guess(data: memoryview, offset: int) -> Encoding:
-    """The encoding of the data set by its first element, whose group is small and whose VR shows or does not."""
-    if len(data) - offset < 8:
-        raise Inadmissible("the object ends before its data set")
-    group, _number, length = IMPLICIT_LITTLE.item.unpack_from(data, offset)
-    little = group <= 0x00FF or group & 0xFF != 0
-    explicit = bytes(data[offset + 4 : offset + 6]) in VRS
-    if not little:
-        group = group >> 8
-        _group, _number, length = IMPLICIT_BIG.item.unpack_from(data, offset)
-    if not explicit and length > len(data) - offset - 8 and length != structure.UNDEFINED:
-        raise Inadmissible("this is not a DICOM object: no file meta information and no data set were found")
-    return {
-        (True, True): EXPLICIT_LITTLE,
-        (True, False): EXPLICIT_BIG,
-        (False, True): IMPLICIT_LITTLE,
-        (False, False): IMPLICIT_BIG,
-    }[explicit, little]
+    for encoding in _ENCODINGS.values():
+        if _fits(data, offset, encoding):
+            return encoding
+    raise Inadmissible("this is not a DICOM object: no file meta information and no data set were found")
+
+
+def _fits(data: memoryview, offset: int, encoding: Encoding) -> bool:
+    """Whether the first element may be so encoded: a group as data sets begin with, a VR or none, a length."""
+    group, number, length = encoding.item.unpack_from(data, offset)
+    if group > 0x00FF and public_vr(group << 16 | number) == "UN":
+        return False
+    known = VRS.get(bytes(data[offset + 4 : offset + 6]))
+    if encoding.explicit:
+        return known is not None
+    return known is None and (length <= len(data) - offset - 8 or length == UNDEFINED)
 
 
 def _inflate(data: memoryview, limits: Limits, warnings: dict[str, None]) -> bytes:

@@ -13,7 +13,9 @@ from pacs.telemetry import Metrics
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
+    from pacs.bus.stream import Stream
     from pacs.services.audit import Audit
+    from pacs.services.books import Books
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
     from pacs.services.derive import Derive
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from pacs.services.ledger import Ledger
     from pacs.services.lifecycle import Lifecycle
     from pacs.services.models import Models
+    from pacs.services.reconcile import Reconciler
     from pacs.services.refusals import Refusals
+    from pacs.services.relay import Relay
+    from pacs.services.report import Report
     from pacs.services.retrieve import Retrieve
     from pacs.services.search import Search
     from pacs.services.status import StatusBoard
@@ -43,14 +48,16 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "pool", "metrics"):
+        for name in ("ingest", "stream", "pool", "metrics"):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
 
     @cached_property
     def metrics(self) -> Metrics:
-        return Metrics(self.component)
+        metrics = Metrics(self.component)
+        metrics.share(self.settings.run_dir / "metrics")  # whoever answers /metrics tells those of all processes
+        return metrics
 
     @cached_property
     def pool(self) -> "ConnectionPool":
@@ -79,7 +86,7 @@ class Node:
     def ingest(self) -> "Ingest":
         from pacs.services.ingest import Ingest
 
-        return Ingest(self.settings, self.store, self.refusals, self.metrics)
+        return Ingest(self.settings, self.store, self.refusals, self.metrics, self.component)
 
     @cached_property
     def search(self) -> "Search":
@@ -118,31 +125,61 @@ class Node:
         return Changes(self.pool)
 
     @cached_property
+    def books(self) -> "Books":
+        from pacs.services.books import Books
+
+        return Books(self.pool)
+
+    @cached_property
     def jobs(self) -> "Jobs":
         from pacs.services.jobs import Jobs
 
-        return Jobs(self.pool)
+        return Jobs(self.books, self.models, self.settings)
 
     @cached_property
     def ledger(self) -> "Ledger":
         from pacs.services.ledger import Ledger
 
-        return Ledger(self.pool)
+        return Ledger(self.books, self.settings)
 
     @cached_property
     def models(self) -> "Models":
         from pacs.services.models import Models
 
-        return Models(self.pool, self.settings)
+        return Models(self.books)
+
+    @cached_property
+    def stream(self) -> "Stream":
+        from pacs.bus.stream import Stream
+
+        return Stream(self.settings.redis_url)
+
+    @cached_property
+    def relay(self) -> "Relay":
+        from pacs.services.relay import Relay
+
+        return Relay(self.books, self.stream)
+
+    @cached_property
+    def reconciler(self) -> "Reconciler":
+        from pacs.services.reconcile import Reconciler
+
+        return Reconciler(self.books, self.stream, self.metrics)
 
     @cached_property
     def health(self) -> "Health":
         from pacs.services.health import Health
 
-        return Health(self.settings)
+        return Health(self.settings, self.pool)
 
     @cached_property
     def status(self) -> "StatusBoard":
         from pacs.services.status import StatusBoard
 
         return StatusBoard(self.pool, self.settings.storage_dir, self.settings.disk_reserve_gb)
+
+    @cached_property
+    def report(self) -> "Report":
+        from pacs.services.report import Report
+
+        return Report(self.retrieve)

@@ -17,7 +17,8 @@ SQL = Path(__file__).with_suffix("")
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql((SQL / "up.sql").read_text(encoding="utf-8"))
+    for name in ("up.sql", "functions.sql"):
+        op.get_bind().exec_driver_sql((SQL / name).read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

@@ -1,12 +1,16 @@
 """Connections to Postgres that never wait for ever: each connect, statement and answer has its time."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg_pool import ConnectionPool
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 2
-STATEMENT_SECONDS = 30
+STATEMENT_SECONDS = 30.0
+ANSWER_SLACK_SECONDS = 2.0  # past its statement timeout a server that says nothing counts as away
 CHECKOUT_SECONDS = 2.0  # how long a caller waits for a connection before the database counts as away
 LARGEST = 12
 # libpq gives a dead peer up after these, so that a vanished machine is noticed
@@ -16,6 +20,20 @@ LIVELINESS: dict[str, Any] = {
     "keepalives_count": 2,
     "tcp_user_timeout": 5000,
 }
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that gives a silent server up. `answer_seconds` may be set after connecting."""
+
+    answer_seconds = STATEMENT_SECONDS + ANSWER_SLACK_SECONDS
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """See psycopg. Raises psycopg.OperationalError, and the connection is closed, when time is up."""
+        try:
+            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the server does not answer") from error
 
 
 def connection_arguments(component: str, statement_seconds: float = STATEMENT_SECONDS) -> dict[str, Any]:
@@ -35,12 +53,13 @@ def open_pool(database_url: str, component: str) -> ConnectionPool:
     """
     return ConnectionPool(
         database_url,
+        connection_class=BoundedConnection,
         kwargs=connection_arguments(component),
         min_size=1,
         max_size=LARGEST,
         timeout=CHECKOUT_SECONDS,
         reconnect_timeout=CHECKOUT_SECONDS,
-        check=ConnectionPool[psycopg.Connection].check_connection,
+        check=ConnectionPool.check_connection,
         name=component,
         open=True,
     )

@@ -1,8 +1,8 @@
 -- name: add
 -- Remember why an object was not accepted.
-INSERT INTO refusal (id, reason, message, sop_class_uid, sop_instance_uid, study_uid, door, peer, address)
+INSERT INTO refusal (id, reason, message, sop_class_uid, sop_instance_uid, study_uid, door, peer, address, made_at)
 VALUES (%(id)s, %(reason)s, %(message)s, %(sop_class_uid)s, %(sop_instance_uid)s, %(study_uid)s, %(door)s, %(peer)s,
-        %(address)s)
+        %(address)s, %(made_at)s)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: get

@@ -1,9 +1,12 @@
 """What every file store offers (storage.md 2 and 6). Object names are ours, never a peer's text."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
+
+Bytes = bytes | bytearray | memoryview
+Place = Literal["objects", "conflicts", "quarantine", "lost+found"]
 
 
 class StoreFull(Exception):
@@ -16,7 +19,7 @@ class StoreFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file that the store holds: its object name (or place outside `objects`), size and time of change."""
+    """One file that the store holds: its object name, size and time of change."""
 
     name: str
     size: int
@@ -28,17 +31,17 @@ class Draft(Protocol):
 
     size: int
 
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+    def write(self, chunk: Bytes) -> None:
         """Append. Raises StoreFull or StoreFailed."""
 
-    def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite bytes written before."""
-
     def view(self) -> memoryview:
-        """All bytes written so far, read-only. The caller releases it before `publish` or `discard`."""
+        """All bytes written so far, read-only. Release it before `discard`."""
+
+    def digests(self, data_offset: int) -> tuple[bytes, bytes]:
+        """sha256 of the file, and of what stands from `data_offset` on."""
 
     def publish(self) -> str:
-        """Give the file its object name and return it. Not durable until `settle`."""
+        """Give the file its object name and return it. Durable only after `settle`. Raises StoreFull or StoreFailed."""
 
     def settle(self) -> None:
         """Return when the published file and its name are durable. Raises StoreFailed: then it is gone."""
@@ -46,36 +49,39 @@ class Draft(Protocol):
     def discard(self) -> None:
         """Forget it, published or not. Idempotent."""
 
+    def close(self) -> None:
+        """Let go of it; a published file stays."""
+
 
 class Store(Protocol):
     """Keeps objects under names of its own."""
 
     def draft(self) -> Draft:
-        """Begin a file. Raises StoreFull or StoreFailed."""
+        """Begin a file. Opens and writes nothing before it must."""
 
     def free_bytes(self) -> int:
         """Space that is left, at most a second old."""
 
     def healthy(self) -> bool:
-        """False after a failed write or fsync, until a probe write passes."""
+        """False after a failed write or fsync, until a probe write passes (probed in the background)."""
 
-    def open(self, name: str) -> BinaryIO:
-        """The object for reading, seekable, with a file number. Raises FileNotFoundError."""
+    def made_here(self, name: str) -> bool:
+        """Whether this very process published the object."""
 
-    def size(self, name: str) -> int | None:
+    def open(self, name: str, place: Place = "objects") -> BinaryIO:
+        """The object for reading: unbuffered, seekable, with a file number. Raises FileNotFoundError."""
+
+    def size(self, name: str, place: Place = "objects") -> int | None:
         """Bytes of the object; None when it is not there."""
 
-    def set_aside(self, name: str, folder: str) -> None:
-        """Move an object out of sight, durably: to `conflicts`, `quarantine` or `lost+found`."""
+    def move(self, name: str, source: Place, target: Place) -> None:
+        """Move an object from one place to another, durably. Raises FileNotFoundError or StoreFailed."""
 
-    def bring_back(self, name: str, folder: str) -> None:
-        """The reverse of `set_aside`."""
+    def remove(self, names: list[str], place: Place = "objects") -> None:
+        """Unlink, durably. Names that are not there are no error. Raises StoreFailed."""
 
-    def remove(self, names: list[str], folder: str = "objects") -> None:
-        """Unlink, durably. Names that are not there are no error."""
+    def entries(self, place: Place = "objects") -> Iterator[Entry]:
+        """Every file in a place."""
 
-    def objects(self) -> Iterator[Entry]:
-        """Every published file."""
-
-    def clear_drafts(self, older_than: datetime, wanted: Callable[[str], bool] = ...) -> int:
-        """Remove drafts that nobody writes any more; their number."""
+    def clear_drafts(self, before: datetime) -> int:
+        """Remove drafts last written before a time; their number."""

@@ -1,0 +1,223 @@
+"""Writing objects into the index: one connection, one statement and one commit for a batch (storage.md 2.5)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import psycopg
+import structlog
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation, SerializationFailure
+
+from pacs.domain.attributes import BY_KEYWORD
+from pacs.domain.header import Header
+from pacs.domain.levels import Level
+from pacs.index.named import queries
+from pacs.index.pool import BoundedConnection, connection_arguments
+
+SQL = queries("write")
+ATTEMPTS = 5
+STATEMENT_SECONDS = 5.0
+ANSWER_SECONDS = 6.0
+RECONNECT_SECONDS = 1.0  # between attempts to reach a database that is away
+LOST_BACKEND_SECONDS = 2.0
+PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
+log = structlog.get_logger()
+
+
+class Away(Exception):
+    """The database cannot be reached; nothing of the batch was committed."""
+
+
+class Unknown(Exception):
+    """The connection broke, and whether the batch was committed cannot be found out."""
+
+
+class Rejected(Exception):
+    """The database does not take the batch: one of its objects cannot be stored. `sqlstate` says why."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object for the index: its JSON line and its name in the store."""
+
+    line: bytes
+    object_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one item: stored, known or differs; then which object has its UID, and for how long."""
+
+    outcome: str
+    known_object: str = ""
+    known_size: int = 0
+    known_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The facts about a published file."""
+
+    object_name: str
+    size: int
+    data_offset: int
+    sha256: bytes
+    data_sha256: bytes
+    transfer_syntax_uid: str
+
+
+def item(header: Header, file: File, door: str, peer: str, address: str) -> Item:
+    """The line for `store_objects`: a JSON object with one object for each table."""
+    levels = {level: {**header.columns[level], "attrs": header.attrs[level]} for level in Level}
+    instance = levels[Level.INSTANCE] | {
+        "transfer_syntax_uid": file.transfer_syntax_uid,
+        "number_of_frames": header.number_of_frames,
+        "object_name": file.object_name,
+        "size": file.size,
+        "data_offset": file.data_offset,
+        "sha256": "\\x" + file.sha256.hex(),
+        "data_sha256": "\\x" + file.data_sha256.hex(),
+        "original": header.original,
+    }
+    fields = {
+        "identity": identity(header),
+        "patient": levels[Level.PATIENT],
+        "study": levels[Level.STUDY],
+        "series": levels[Level.SERIES],
+        "instance": instance,
+        "door": door,
+        "peer": peer,
+        "address": address,
+    }
+    return Item(orjson.dumps(fields), file.object_name)
+
+
+def identity(header: Header) -> str:
+    """Who the patient is: ID and issuer; without an ID each study has a patient of its own (storage.md 4)."""
+    patient = header.columns[Level.PATIENT]
+    names = [patient[BY_KEYWORD[keyword].column or ""] for keyword in ("PatientID", "IssuerOfPatientID")]
+    return "\\".join(names) if names[0] else f"\\\\{header.study_uid}"
+
+
+class Writer:
+    """The committing connection of a process. One thread at a time."""
+
+    def __init__(self, database_url: str, component: str) -> None:
+        self._url, self._component = database_url, component
+        self._connection: BoundedConnection | None = None
+        self._backend = 0
+        self._away_until = 0.0
+
+    def away(self) -> bool:
+        """True shortly after an attempt to connect failed: the next one is not due yet."""
+        return time.monotonic() < self._away_until
+
+    def store(self, items: Sequence[Item]) -> list[Verdict]:
+        """Commit a batch; one verdict for each item, in order.
+
+        Raises Away, Unknown, or Rejected. After a broken connection the batch is looked up by object name, and when
+        it proves not to be committed it is tried once more.
+        """
+        try:
+            return self._store(items)
+        except psycopg.OperationalError as error:
+            log.warning("commit_outcome_unknown", objects=len(items), exc_info=error)
+        if self._find([item.object_name for item in items]):
+            return [Verdict("stored", item.object_name) for item in items]
+        try:
+            return self._store(items)
+        except psycopg.OperationalError as error:
+            raise Unknown from error
+
+    def _store(self, items: Sequence[Item]) -> list[Verdict]:
+        lines = b"\n".join(item.line for item in items).decode()
+        return [Verdict(*row) for row in self._run("store", (lines,))]
+
+    def replace(self, item: Item, *, wanted: bool) -> str:
+        """Put a durable object in the place of the one that has its UID; `known`, `replaced`, `differs` or `gone`.
+
+        Raises Away, Unknown, or Rejected.
+        """
+        try:
+            return str(self._run("replace", (item.line.decode(), wanted))[0][0])
+        except psycopg.OperationalError as error:
+            raise Unknown from error
+
+    def drop(self, object_name: str) -> None:
+        """Take an object out of the index whose file is not durable. Raises Away, Unknown, or Rejected."""
+        try:
+            self._run("drop", (object_name,))
+        except psycopg.OperationalError as error:
+            raise Unknown from error
+
+    def set_aside(self, conflict: dict[str, object]) -> bool:
+        """Add a row to the list of conflicts; False when it is there. Raises Away, Unknown, or Rejected."""
+        try:
+            return bool(self._run("set_aside", conflict))
+        except psycopg.OperationalError as error:
+            raise Unknown from error
+
+    def ring(self) -> None:
+        """Wake the relay; a failure is no harm, it also looks by itself."""
+        try:
+            self._run("ring", ())
+        except (Away, Rejected, psycopg.OperationalError):
+            log.debug("relay_not_woken")
+
+    def _run(self, name: str, parameters: Sequence[object] | dict[str, object]) -> list[tuple[Any, ...]]:
+        """Execute in a transaction of its own; what a concurrent process caused is tried again."""
+        for attempt in range(ATTEMPTS):
+            connection = self._connect()
+            try:
+                return connection.execute(SQL[name], parameters, prepare=True).fetchall()
+            except PASSING as error:
+                log.debug("transaction_repeated", statement=name, sqlstate=error.sqlstate)
+                time.sleep(0.005 * attempt)
+            except psycopg.OperationalError as error:
+                if connection.closed or error.sqlstate is None:
+                    self.close()
+                    raise
+                raise Rejected(error.sqlstate) from error
+            except psycopg.Error as error:
+                raise Rejected(error.sqlstate or "") from error
+        raise Rejected(SerializationFailure.sqlstate or "")
+
+    def _connect(self) -> BoundedConnection:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        if self.away():
+            raise Away
+        arguments = connection_arguments(self._component, STATEMENT_SECONDS)
+        try:
+            connection = BoundedConnection.connect(self._url, autocommit=True, **arguments)
+        except psycopg.OperationalError as error:
+            self._away_until = time.monotonic() + RECONNECT_SECONDS
+            log.warning("database_away", exc_info=error)
+            raise Away from error
+        connection.answer_seconds = ANSWER_SECONDS
+        self._connection, self._backend = connection, connection.info.backend_pid
+        return connection
+
+    def _find(self, names: list[str]) -> bool:
+        """Whether a batch, sent on a connection that broke, was committed. Raises Unknown."""
+        lost = self._backend
+        try:
+            for _ in range(int(LOST_BACKEND_SECONDS / 0.05)):
+                if self._run("still_running", (lost,))[0][0] == 0:
+                    return bool(self._run("committed", (names,)))
+                time.sleep(0.05)
+        except (Away, Rejected, psycopg.OperationalError) as error:
+            raise Unknown from error
+        raise Unknown
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

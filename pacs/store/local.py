@@ -1,0 +1,177 @@
+"""Objects as files: staged in `tmp/`, renamed to `objects/aa/bb/<name>`, durable after two fsyncs (storage.md 2.4)."""
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from pacs.store.base import Entry, Place, StoreFailed, StoreFull
+from pacs.store.draft import LocalDraft, translated
+from pacs.store.folders import SharedSync, make_folders
+
+OBJECTS_A_FOLDER = 1000
+SPACE_AGE_SECONDS = 1.0
+PROBE_SECONDS = 1.0
+PROBE_BYTES = bytes(4096)
+PLACES: tuple[Place, ...] = ("objects", "conflicts", "quarantine", "lost+found")
+log = structlog.get_logger()
+
+
+class LocalStore:
+    """A file store on one file system. Thread-safe; any number of processes may share it.
+
+    A process fills one folder before it begins another, so that fsyncs of the folder are shared among its threads.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._token = uuid.uuid4().hex[:20]  # of this process's objects
+        self._lock = threading.Lock()
+        self._count = 0
+        self._folder = ""
+        self._space = (0.0, 0)
+        self._sync = SharedSync()
+        self._failed = False
+        self._probing = False
+        self._ready = False
+
+    def draft(self) -> LocalDraft:
+        return LocalDraft(self)
+
+    def prepare(self) -> None:
+        """Make the store's own folders, once."""
+        if not self._ready:
+            for name in ("tmp", *PLACES):
+                make_folders(self._root / name, self._root)
+            self._ready = True
+
+    def staging_path(self) -> Path:
+        """A fresh name for a draft."""
+        self.prepare()
+        return self._root / "tmp" / f"{uuid.uuid4().hex}.part"
+
+    def next_name(self) -> str:
+        """A fresh object name, in the folder that this process is filling."""
+        with self._lock:
+            if self._count % OBJECTS_A_FOLDER == 0:
+                self._folder = f"{random.randrange(256):02x}/{random.randrange(256):02x}"  # noqa: S311 - spreads only
+                make_folders(self._root / "objects" / self._folder, self._root)
+            self._count += 1
+            return f"{self._folder}/{self._token}{self._count:012x}"
+
+    def made_here(self, name: str) -> bool:
+        return name.rpartition("/")[2].startswith(self._token)
+
+    def path(self, name: str, place: Place = "objects") -> Path:
+        """Where an object is. Names come from our index, but a bad row must not lead out of the store."""
+        if ".." in name.split("/") or name.startswith("/"):
+            raise FileNotFoundError(errno.ENOENT, "not an object name", name)
+        return self._root / place / name
+
+    def sync_folder(self, folder: Path) -> None:
+        """fsync of a folder; callers that come while one runs share the next."""
+        self._sync.sync(folder)
+
+    def free_bytes(self) -> int:
+        taken, free = self._space
+        if time.monotonic() - taken > SPACE_AGE_SECONDS:
+            self.prepare()
+            free = shutil.disk_usage(self._root).free
+            self._space = (time.monotonic(), free)
+        return free
+
+    def healthy(self) -> bool:
+        if self._failed and not self._probing:
+            self._probing = True
+            threading.Thread(target=self._probe, name="store-probe", daemon=True).start()
+        return not self._failed
+
+    def failed(self, error: OSError) -> StoreFull | StoreFailed:
+        """Take note of a failed write or fsync and return the exception to raise."""
+        if not self._failed:
+            log.error("store_degraded", error=errno.errorcode.get(error.errno or 0, "?"))
+        self._failed = True
+        return translated(error)
+
+    def _probe(self) -> None:
+        """Write, fsync and remove a file; the store is whole again when all that passes."""
+        try:
+            path = self.staging_path()
+            number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(number, PROBE_BYTES)
+                os.fsync(number)
+            finally:
+                os.close(number)
+                path.unlink()
+            self._failed = False
+            log.info("store_recovered")
+        except OSError as error:
+            log.warning("store_still_degraded", error=errno.errorcode.get(error.errno or 0, "?"))
+            time.sleep(PROBE_SECONDS)
+        finally:
+            self._probing = False
+
+    def open(self, name: str, place: Place = "objects") -> BinaryIO:
+        return open(self.path(name, place), "rb", buffering=0)
+
+    def size(self, name: str, place: Place = "objects") -> int | None:
+        try:
+            return self.path(name, place).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def move(self, name: str, source: Place, target: Place) -> None:
+        start, end = self.path(name, source), self.path(name, target)
+        try:
+            make_folders(end.parent, self._root)
+            start.rename(end)
+            self.sync_folder(end.parent)
+            self.sync_folder(start.parent)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def remove(self, names: list[str], place: Place = "objects") -> None:
+        folders = set()
+        try:
+            for name in names:
+                path = self.path(name, place)
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    folders.add(path.parent)
+            for folder in folders:
+                self.sync_folder(folder)
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def entries(self, place: Place = "objects") -> Iterator[Entry]:
+        top = self._root / place
+        for folder, _folders, files in os.walk(top):
+            for file in files:
+                path = Path(folder, file)
+                with contextlib.suppress(FileNotFoundError):
+                    facts = path.stat()
+                    changed = datetime.fromtimestamp(facts.st_mtime, UTC)
+                    yield Entry(path.relative_to(top).as_posix(), facts.st_size, changed)
+
+    def clear_drafts(self, before: datetime) -> int:
+        self.prepare()
+        removed = 0
+        for path in (self._root / "tmp").glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before.timestamp():
+                    path.unlink()
+                    removed += 1
+        return removed

@@ -132,20 +132,27 @@ def _number_of_frames(admitted: Admitted, reader: Reader, top: Item, warnings: d
     pixels = admitted.pixel_data
     if pixels is None or pixels.length == 0:
         return 0
-    declared = 1
-    if (element := top.elements.get(NUMBER_OF_FRAMES)) is not None:
-        found = values.split(reader.raw(element, 64), "IS", DEFAULT)
-        if found and found[0].isdecimal() and len(found[0]) < 12:
-            declared = max(1, int(found[0]))
+    declared = declared_frames(reader, top)
     if pixels.fragments is not None:
         syntax = SYNTAXES.get(admitted.transfer_syntax_uid)
-        room = FRAMES_MOST if syntax is not None and syntax.video else max(1, len(pixels.fragments) // 2 - 1)
+        if syntax is not None and syntax.video:
+            return 1  # one stream, from which no frame can be cut
+        room = max(1, len(pixels.fragments) // 2 - 1)
     else:
         size = native_frame_bits(reader, top)
         room = pixels.length * 8 // size if size else 1
     if declared > room:
         warnings[SHORT_PIXELS] = None
     return max(min(declared, room, FRAMES_MOST), 1) if room else 0
+
+
+def declared_frames(reader: Reader, top: Item) -> int:
+    """Number of Frames as declared; 1 where it is absent or no number."""
+    element = top.elements.get(NUMBER_OF_FRAMES)
+    found = [] if element is None else values.split(reader.raw(element, 64), "IS", DEFAULT)
+    if found and found[0].isascii() and found[0].isdecimal() and len(found[0]) < 12:
+        return max(1, int(found[0]))
+    return 1
 
 
 def native_frame_bits(reader: Reader, top: Item) -> int:

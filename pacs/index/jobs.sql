@@ -116,9 +116,14 @@ UPDATE ai_job SET lease_until = now() + %(seconds)s * interval '1 second'
 WHERE id = %(id)s AND fence = %(fence)s AND lease_owner = %(owner)s AND state IN ('RUNNING', 'STORING')
 RETURNING id;
 
+-- name: paused
+-- Maintenance is on: nothing starts.
+SELECT EXISTS (SELECT FROM node_state WHERE key = 'maintenance' AND value ->> 'state' = 'on') AS paused;
+
 -- name: begin_storing
+-- The fence alone guards: whoever took the job over raised it.
 UPDATE ai_job SET state = 'STORING', lease_until = now() + %(seconds)s * interval '1 second'
-WHERE id = %(id)s AND fence = %(fence)s AND lease_owner = %(owner)s AND state = 'RUNNING' AND lease_until >= now()
+WHERE id = %(id)s AND fence = %(fence)s AND lease_owner = %(owner)s AND state = 'RUNNING'
 RETURNING id;
 
 -- name: succeed

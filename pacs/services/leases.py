@@ -11,13 +11,14 @@ from pacs.index.named import queries
 from pacs.services.books import Books, Row
 
 SQL = queries("jobs")
+LEASE_SECONDS = 30.0
 
 
 class Leases:
     """The worker's side of the books. A false answer means that the job is no longer this holder's, and the state is
     as others left it. Methods raise Unavailable when the database is away."""
 
-    def __init__(self, books: Books, seconds: float = 30.0) -> None:
+    def __init__(self, books: Books, seconds: float = LEASE_SECONDS) -> None:
         self.books, self.seconds = books, seconds
 
     def take(self, job_id: int, owner: str) -> Lease | None:
@@ -33,6 +34,12 @@ class Leases:
             query = SQL["oldest_queued"] if oldest_first else SQL["queued"]
             row = cursor.execute(query, {"limit": 1}).fetchone()
             return int(row["id"]) if row else None
+
+    def paused(self) -> bool:
+        """Whether maintenance keeps jobs from starting."""
+        with self.books.transaction() as cursor:
+            row = cursor.execute(SQL["paused"]).fetchone()
+            return bool(row and row["paused"])
 
     def renew(self, lease: Lease) -> bool:
         """Hold it for another lease time."""

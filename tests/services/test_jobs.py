@@ -214,9 +214,10 @@ def test_a_worker_frozen_past_its_lease_cannot_commit(jobs, archive, queued):
     assert len(jobs.get(queued)["results"]) == 2
 
 
-def test_a_worker_whose_lease_ended_may_not_begin_to_store(jobs, archive, queued):
+def test_a_worker_that_lost_its_job_may_not_begin_to_store(jobs, archive, queued):
     lease = jobs.leases.take(queued, "a")
     expire(archive, queued)
+    assert jobs.leases.take(queued, "b")
     assert not jobs.leases.begin_storing(lease)
 
 

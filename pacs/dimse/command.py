@@ -1,7 +1,7 @@
 """DIMSE command sets (PS3.7 6.3, E): Implicit VR Little Endian, group 0000 only. Bytes to values and back, no I/O."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -121,23 +121,32 @@ def decode(data: bytes | bytearray) -> Command:
         offset += 8
         if group != 0 or offset + length > end:
             raise ProtocolError("A command set holds another group or an element longer than itself.")
-        known = _BY_ELEMENT.get(element)
-        if known is not None:
-            values[known[0]] = _decode_value(known[1], bytes(data[offset : offset + length]))
+        keyword, read = _READERS.get(element, _UNKNOWN)
+        if read is not None:
+            values[keyword] = read(data[offset : offset + length])
         offset += length
     if "CommandField" not in values or "CommandDataSetType" not in values:
         raise ProtocolError("A command set lacks its Command Field or its Command Data Set Type.")
     return Command(values)
 
 
-def _decode_value(vr: str, raw: bytes) -> Value:
-    if vr == "US":
-        if len(raw) < 2:
-            raise ProtocolError("A number of a command set is too short.")
-        return int(_SHORT.unpack_from(raw)[0])
-    if vr == "AT":
-        return tuple(group << 16 | element for group, element in _PAIR.iter_unpack(raw[: len(raw) // 4 * 4]))
+def _read_number(raw: bytes | bytearray) -> int:
+    if len(raw) < 2:
+        raise ProtocolError("A number of a command set is too short.")
+    return raw[0] | raw[1] << 8
+
+
+def _read_tags(raw: bytes | bytearray) -> tuple[int, ...]:
+    return tuple(group << 16 | element for group, element in _PAIR.iter_unpack(raw[: len(raw) // 4 * 4]))
+
+
+def _read_text(raw: bytes | bytearray) -> str:
     return raw.decode("ascii", "replace").strip("\0 ")
+
+
+_READER_OF: dict[str, Callable[[bytes | bytearray], Value]] = {"US": _read_number, "AT": _read_tags}
+_READERS = {element: (keyword, _READER_OF.get(vr, _read_text)) for element, (keyword, vr) in _BY_ELEMENT.items()}
+_UNKNOWN = ("", None)
 
 
 def encode(values: Mapping[str, Value]) -> bytes:

@@ -1,6 +1,9 @@
 """What the door counts and logs. Titles, addresses, statuses and reasons; never a value of an identifier."""
 
+from enum import IntEnum
+
 import structlog
+from prometheus_client import Counter, Histogram
 
 from pacs.dimse.command import Field
 from pacs.dimse.status import Status
@@ -8,6 +11,14 @@ from pacs.telemetry import Metrics
 
 _GOOD = frozenset({Status.SUCCESS, Status.CANCEL})
 _UNASSOCIATED = frozenset({"silent", "crowded-out"})
+
+
+def _word(member: IntEnum) -> str:
+    return member.name.lower().replace("_", "-")
+
+
+def _service(field: int) -> str:
+    return _word(Field(field)).removesuffix("-rq")
 
 
 class Meters:
@@ -24,6 +35,7 @@ class Meters:
         self._seconds = metrics.histogram(
             "filmroom_dimse_operation_seconds", "From a whole command set to its final answer", ["service"]
         )
+        self._kept: dict[tuple[int, Status, str], tuple[Counter, Histogram]] = {}
         self._log = structlog.get_logger()
 
     def accepted(self, open_now: int) -> None:
@@ -49,14 +61,25 @@ class Meters:
 
     def served(self, field: int, final: Status, outcome: str, seconds: float, calling: str) -> None:
         """An operation got its final answer; `outcome` is a word where the status does not say enough."""
-        service = Field(field).name.removesuffix("_RQ").lower().replace("_", "-")
-        word = outcome or final.name.lower().replace("_", "-")
-        self._operations.labels(service, word).inc()
-        self._seconds.labels(service).observe(seconds)
+        counter, histogram = self._counted(field, final, outcome)
+        counter.inc()
+        histogram.observe(seconds)
         if final not in _GOOD:
             self._log.warning(
-                "operation_refused", service=service, status=f"{final:#06x}", reason=word, calling=calling
+                "operation_refused",
+                service=_service(field),
+                status=f"{final:#06x}",
+                reason=outcome or _word(final),
+                calling=calling,
             )
+
+    def _counted(self, field: int, final: Status, outcome: str) -> tuple[Counter, Histogram]:
+        """The children of these labels, kept: finding them costs more than counting."""
+        key = field, final, outcome
+        if key not in self._kept:
+            counter = self._operations.labels(_service(field), outcome or _word(final))
+            self._kept[key] = counter, self._seconds.labels(_service(field))
+        return self._kept[key]
 
     def failed(self, error: BaseException) -> None:
         """Something of ours broke: kind and place of the error, not its words."""

@@ -30,10 +30,12 @@ class Door:
 
 
 @contextmanager
-def opened(folder: Path, node: Any = None, limits: Limits | None = None, peers: Mapping[str, str] = {}) -> Iterator[Door]:
+def opened(
+    folder: Path, node: Any = None, limits: Limits | None = None, peers: Mapping[str, str] = {}
+) -> Iterator[Door]:
     """A running door; `peers` are bodies of [peers.TITLE] tables."""
     file = folder / "peers.toml"
-    file.write_text("\n".join(f"[peers.{title}]\n{body}" for title, body in peers.items()))
+    file.write_text("\n".join(f"[peers.{title}]\n{body}" for title, body in (peers or {}).items()))
     node = node or FakeNode(folder)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     reactor = Reactor(

@@ -1,0 +1,89 @@
+"""`serve` as the supervisor calls it, on the real node."""
+
+import dataclasses
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pacs.dimse import server
+from pacs.errors import SettingsError
+from pacs.settings import Settings
+from tests.dimse.sender import Refusal, Sender
+from tests.dimse.test_hostile import eventually
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[threading.Event]:
+    stop, codes = threading.Event(), list[int]()
+    thread = threading.Thread(target=lambda: codes.append(server.serve(settings, stop)))
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(20)
+        assert codes == [0]
+
+
+def answers(port: int) -> bool:
+    try:
+        with Sender(("127.0.0.1", port)) as sender:
+            return sender.echo() == 0
+    except (OSError, Refusal):
+        return False
+
+
+def test_it_answers_until_it_is_told_to_stop(settings: Settings) -> None:
+    port = free_port()
+    with serving(dataclasses.replace(settings, dicom_port=port)):
+        assert eventually(lambda: answers(port))
+    assert not answers(port)
+
+
+def test_the_port_that_was_found_is_printed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    with serving(settings):
+        assert eventually(lambda: bool(said.append(capsys.readouterr().out) or "127.0.0.1:" in "".join(said)))
+    port = int("".join(said).rpartition(":")[2])
+    assert port > 0
+
+
+def test_processes_of_one_home_share_the_port(settings: Settings) -> None:
+    port = free_port()
+    ours = dataclasses.replace(settings, dicom_port=port)
+    with serving(ours):
+        assert eventually(lambda: answers(port))
+        with serving(ours):
+            assert all(answers(port) for _ in range(10))
+        assert all(answers(port) for _ in range(10))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_port_of_another_program_is_one_sentence_naming_the_setting(settings: Settings, shared: bool) -> None:
+    with socket.socket() as other:
+        if shared:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = dataclasses.replace(settings, dicom_port=other.getsockname()[1])
+        with pytest.raises(SettingsError, match="DICOM_PORT"):
+            server.serve(taken, threading.Event())
+
+
+def test_an_address_of_another_machine_is_told(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="DICOM_HOST"):
+        server.serve(dataclasses.replace(settings, dicom_host="192.0.2.1"), threading.Event())
+
+
+def test_tls_is_not_pretended(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="DICOM_TLS_PORT"):
+        server.serve(dataclasses.replace(settings, dicom_tls_port=2762), threading.Event())

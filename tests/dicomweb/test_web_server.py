@@ -14,9 +14,9 @@ from dicomweb.app import build
 from dicomweb.server import listen
 from pacs.errors import SettingsError
 from pacs.settings import Settings
-from tests.dicomweb.conftest import serving
 from tests.dicomweb.fakes import FakeIngest
 from tests.dicomweb.objects import ct, multipart, part10
+from tests.dicomweb.wire import serving
 
 
 def talk(port: int, *pieces: bytes, wait: float = 10.0) -> bytes:

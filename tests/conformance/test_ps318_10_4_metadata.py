@@ -1,0 +1,155 @@
+"""Retrieve of metadata and bulk data (PS3.18 10.4.1.1.2, 10.4.1.1.5, Annex F): D14 to D17 of the wire contract."""
+
+import gzip
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import httpx
+import pytest
+from pydicom.dataset import Dataset
+
+from tests.conformance.conftest import parts, path, value
+from tests.dicomweb.objects import ct
+
+Store = Callable[..., httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def items(store: Store) -> list[Dataset]:
+    """Two slices of one series and one of another, with an item nested and a value hidden."""
+    first = ct(PatientName="Müller^Anna", SpecificCharacterSet="ISO_IR 100", WindowCenter=[40, 80.5])
+    reference = Dataset()
+    reference.ReferencedSOPInstanceUID, reference.ReferencedSOPClassUID = "1.2.3", "1.2.840.10008.5.1.4.1.1.2"
+    first.ReferencedImageSequence = [reference]
+    second = ct(study=first.StudyInstanceUID, series=first.SeriesInstanceUID, InstanceNumber=2)
+    third = ct(study=first.StudyInstanceUID, SeriesNumber=2)
+    store(first, second, third)
+    return [first, second, third]
+
+
+def metadata(http: httpx.Client, place: str) -> list[dict[str, Any]]:
+    answer = http.get(f"{place}/metadata", headers={"Accept": "application/dicom+json", "Accept-Encoding": "identity"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom+json"
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def test_d14_metadata_of_study_series_and_instance(http: httpx.Client, items: list[Dataset]) -> None:
+    uids = [item.SOPInstanceUID for item in items]
+    assert {value(row, "00080018") for row in metadata(http, path(items[0], "study"))} == set(uids)
+    assert [value(row, "00080018") for row in metadata(http, path(items[0], "series"))] == uids[:2]
+    assert [value(row, "00080018") for row in metadata(http, path(items[0]))] == uids[:1]
+
+
+def test_d14_equals_what_pydicom_makes_of_the_object(http: httpx.Client, items: list[Dataset]) -> None:
+    for item in items:
+        row = metadata(http, path(item))[0]
+        wanted = item.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "bulk")
+        for tag in ("7FE00010", "00080005"):
+            row.pop(tag, None)
+            wanted.pop(tag, None)
+        assert row == wanted
+        assert list(row) == sorted(row)
+
+
+def test_d15_metadata_as_xml_parts(http: httpx.Client, items: list[Dataset]) -> None:
+    answer = http.get(
+        f"{path(items[0], 'series')}/metadata", headers={"Accept": 'multipart/related; type="application/dicom+xml"'}
+    )
+    found = parts(answer)
+    assert [headers for headers, _ in found] == [{"content-type": "application/dicom+xml"}] * 2
+    for (_, content), item in zip(found, items, strict=False):
+        assert f'<Value number="1">{item.SOPInstanceUID}</Value>'.encode() in content
+        assert len(ElementTree.fromstring(content)) > 20
+
+
+def test_d16_pixel_data_is_named_and_fetched(http: httpx.Client, items: list[Dataset], port: int) -> None:
+    for item in items:
+        element = metadata(http, path(item))[0]["7FE00010"]
+        assert set(element) == {"vr", "BulkDataURI"}
+        assert element["BulkDataURI"].startswith(f"http://127.0.0.1:{port}/dicom-web{path(item)}/")
+        answer = httpx.get(element["BulkDataURI"])
+        assert (answer.status_code, answer.content) == (200, item.PixelData)
+        assert answer.headers["content-type"].startswith("application/octet-stream")
+        wanted = 'multipart/related; type="application/octet-stream"'
+        assert [content for _, content in parts(httpx.get(element["BulkDataURI"], headers={"Accept": wanted}))] == [
+            item.PixelData
+        ]
+
+
+def test_d16_a_host_without_port_takes_the_listening_one(http: httpx.Client, items: list[Dataset], port: int) -> None:
+    answer = http.get(f"{path(items[0])}/metadata", headers={"Host": "127.0.0.1"})
+    assert answer.json()[0]["7FE00010"]["BulkDataURI"].startswith(f"http://127.0.0.1:{port}/dicom-web/studies/")
+
+
+def test_d16_ranges_and_validators_of_bulk_data(http: httpx.Client, items: list[Dataset]) -> None:
+    uri = metadata(http, path(items[0]))[0]["7FE00010"]["BulkDataURI"]
+    part = httpx.get(uri, headers={"Range": "bytes=3-8"})
+    assert (part.status_code, part.content) == (206, items[0].PixelData[3:9])
+    assert part.headers["content-range"] == f"bytes 3-8/{len(items[0].PixelData)}"
+    assert httpx.get(uri, headers={"Range": "bytes=99999-"}).status_code == 416
+    assert httpx.get(uri, headers={"If-None-Match": part.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize("resource", ["bulkdata", "pixeldata"])
+def test_d16_bulk_data_of_study_series_and_instance(http: httpx.Client, items: list[Dataset], resource: str) -> None:
+    for level, wanted in (("study", items), ("series", items[:2]), ("instance", items[:1])):
+        found = parts(http.get(f"{path(items[0], level)}/{resource}"))
+        assert sorted(content for _, content in found) == sorted(item.PixelData for item in wanted)
+        assert all(headers["content-location"].endswith("/bulkdata/7FE00010") for headers, _ in found)
+
+
+@pytest.mark.parametrize(
+    "place", ["bulkdata/00100010", "bulkdata/00091010", "bulkdata/xyz", "bulkdata/7FE00010/0/00100010"]
+)
+def test_d16_what_is_no_bulk_data_is_not_there(http: httpx.Client, items: list[Dataset], place: str) -> None:
+    assert http.get(f"{path(items[0])}/{place}").status_code in {400, 404}
+
+
+def test_d17_names_of_latin_1_come_in_utf8(http: httpx.Client, items: list[Dataset]) -> None:
+    row = metadata(http, path(items[0]))[0]
+    assert value(row, "00100010") == {"Alphabetic": "Müller^Anna"}
+    assert value(row, "00080005") == "ISO_IR 192"
+
+
+def test_unchanged_metadata_is_304(http: httpx.Client, items: list[Dataset]) -> None:
+    place = f"{path(items[0], 'study')}/metadata"
+    tag = http.get(place).headers["etag"]
+    again = http.get(place, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_metadata_changes_its_validator_when_the_study_grows(http: httpx.Client, store: Store) -> None:
+    item = ct()
+    store(item)
+    place = f"{path(item, 'study')}/metadata"
+    before = http.get(place).headers["etag"]
+    store(ct(study=item.StudyInstanceUID))
+    after = http.get(place, headers={"If-None-Match": before})
+    assert after.status_code == 200
+    assert len(after.json()) == 2
+
+
+def test_gzip_only_when_asked(http: httpx.Client, items: list[Dataset]) -> None:
+    place = f"{path(items[0])}/metadata"
+    with http.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        raw = b"".join(answer.iter_raw())
+    assert gzip.decompress(raw) == http.get(place, headers={"Accept-Encoding": "identity"}).content
+    for asked in ("identity", "*", "gzip;q=0", ""):
+        assert "content-encoding" not in http.get(place, headers={"Accept-Encoding": asked}).headers
+
+
+@pytest.mark.parametrize("level", ["study", "series", "instance"])
+def test_unknown_is_404_and_malformed_400(http: httpx.Client, level: str) -> None:
+    assert http.get(f"{path(ct(), level)}/metadata").status_code == 404
+    assert http.get("/studies/1.2.x/metadata").status_code == 400
+    assert http.get(f"/studies/{'1' * 65}/metadata").status_code == 400
+
+
+def test_a_series_of_another_study_is_not_found(http: httpx.Client, store: Store, items: list[Dataset]) -> None:
+    other = ct()
+    store(other)
+    assert http.get(f"{path(other, 'study')}/series/{items[0].SeriesInstanceUID}/metadata").status_code == 404

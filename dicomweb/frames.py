@@ -101,10 +101,9 @@ def _represent(want: Want, stored: TransferSyntax) -> Representation | None:
         return Representation(want.offer, stored.media_type, stored.uid, decoded=False)
     if want.offer.media_type != OCTET_STREAM or not stored.decodable:
         return None
-    # native frames are the same bytes in implicit, deflated and explicit little endian
+    # native frames are cut out in little endian, whatever the data set around them is
     if asked in {"", "*", EXPLICIT_LE} or (asked == stored.uid and asked != EXPLICIT_BE):
-        decoded = stored.encapsulated or not stored.little_endian
-        return Representation(want.offer, OCTET_STREAM, EXPLICIT_LE, decoded)
+        return Representation(want.offer, OCTET_STREAM, EXPLICIT_LE, decoded=stored.encapsulated)
     return None
 
 

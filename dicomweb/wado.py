@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dicomweb import zipped
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.resources import accepted, run, scope_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pacs.services.retrieve import StoredInstance
 
 DICOM = "application/dicom"
-PARTS, SINGLE = Offer(DICOM, multipart=True), Offer(DICOM)
+PARTS, SINGLE, ZIP = Offer(DICOM, multipart=True), Offer(DICOM), Offer(zipped.MEDIA_TYPE)
 NEVER_UNASKED = frozenset({IMPLICIT_LE, EXPLICIT_BE})
 AS_STORED = "*"
 
@@ -51,12 +52,14 @@ class Sending:
 async def retrieve(node: "Node", request: Request) -> Response:
     """The files of a study, a series or an instance: in one multipart, or a single instance by itself."""
     scope = scope_of(request)
-    offers = (PARTS, SINGLE) if scope.level == Level.INSTANCE else (PARTS,)
+    offers = (PARTS, SINGLE, ZIP) if scope.level == Level.INSTANCE else (PARTS, ZIP)
     wants = accepted(request, *offers)
     instances = await run(lambda: node.retrieve.locate(scope))
     offer, sendings = plan(instances, wants)
     if offer == SINGLE:
         return await _single(node, request, sendings[0])
+    if offer == ZIP:
+        return await _zip(node, request, sendings)
     return await _multipart(node, request, sendings)
 
 
@@ -117,9 +120,30 @@ async def _single(node: "Node", request: Request, sending: Sending) -> Response:
     )
 
 
-async def _multipart(node: "Node", request: Request, sendings: list[Sending]) -> Response:
+async def _zip(node: "Node", request: Request, sendings: list[Sending]) -> Response:
+    tag = _tag_of_all(sendings, "zip")
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    contents = zip(sendings, _parts(node, sendings), strict=True)
+    files = ((_file_name(sending.instance), chunks) for sending, (_, _, chunks) in contents)
+    chunks = await run(lambda: begun(zipped.archive(files)))
+    attachment = f'attachment; filename="{sendings[0].instance.study_uid}.zip"'
+    headers = {"etag": tag, "cache-control": "private", "content-disposition": attachment}
+    return Streamed(chunks, media_type=ZIP.media_type, headers=headers)
+
+
+def _file_name(instance: "StoredInstance") -> str:
+    return f"{instance.study_uid}/{instance.series_uid}/{instance.sop_instance_uid}.dcm"
+
+
+def _tag_of_all(sendings: list[Sending], container: str) -> str:
+    """Weak: boundaries differ each time."""
     digest = hashlib.sha256("".join(s.instance.sha256 + s.transfer_syntax_uid for s in sendings).encode())
-    tag = etag(digest.hexdigest()[:32], weak=True)  # the boundary differs each time
+    return etag(digest.hexdigest()[:32], container, weak=True)
+
+
+async def _multipart(node: "Node", request: Request, sendings: list[Sending]) -> Response:
+    tag = _tag_of_all(sendings, "parts")
     if unchanged(request.headers, tag):
         return not_modified(tag)
     writer = Writer(DICOM)

@@ -1,6 +1,7 @@
 """Retrieve of instances (PS3.18 10.4.1.1.1, 8.7.3): the acceptance checks D18 to D22 of the wire contract."""
 
 import io
+import zipfile
 from collections.abc import Callable
 
 import httpx
@@ -74,6 +75,18 @@ def test_d20_study_and_series_come_as_multipart(http: httpx.Client, store: Store
     whole = get(http, path(first, "study"))
     assert sorted(content for _, content in parts(whole)) == sorted(map(part10, (first, *same, other)))
     assert int(whole.headers["content-length"]) == len(whole.content)
+
+
+def test_a_study_comes_as_a_zip_where_asked(http: httpx.Client, store: Store) -> None:
+    first = ct()
+    second = ct(study=first.StudyInstanceUID)
+    store(first, second)
+    answer = get(http, path(first, "study"), "application/zip")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as found:
+        assert found.testzip() is None
+        assert sorted(map(found.read, found.namelist())) == sorted(map(part10, (first, second)))
+        assert f"{first.StudyInstanceUID}/{first.SeriesInstanceUID}/{first.SOPInstanceUID}.dcm" in found.namelist()
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless])

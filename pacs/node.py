@@ -92,7 +92,7 @@ class Node:
     def search(self) -> "Search":
         from pacs.services.search import Search
 
-        return Search(self.pool, self.settings)
+        return Search(self.pool)
 
     @cached_property
     def derive(self) -> "Derive":

@@ -1,0 +1,306 @@
+"""Query -> one SQL statement: the only dynamic SQL of the index.
+
+The inner half finds the page: primary keys only, in the stable order of the level. The outer half fetches what the
+answer shows for these keys, so that what is skipped costs no more than its place in the index.
+
+Keys of levels above match at the level asked; a key of a level below finds what holds such a thing, all keys below in
+the same one. Results that are hidden (rejected or superseded, ai.md) do not exist for a query unless it asks for them:
+they are neither found nor counted, nor is a series or study that holds nothing else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from pydicom.datadict import keyword_for_tag
+
+from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule, rule_of
+from pacs.domain.levels import Level
+from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
+from pacs.domain.query import Condition, Query
+from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
+
+TABLES: Mapping[Level, str] = {
+    Level.PATIENT: "patient",
+    Level.STUDY: "study",
+    Level.SERIES: "series",
+    Level.INSTANCE: "instance",
+}
+ALIASES: Mapping[Level, str] = {Level.PATIENT: "p", Level.STUDY: "t", Level.SERIES: "s", Level.INSTANCE: "i"}
+
+# columns with an index that lists the rows with several values
+LISTED = frozenset(
+    {
+        ("patient", "patient_id"),
+        ("patient", "patient_name"),
+        ("study", "patient_id"),
+        ("study", "patient_name"),
+        ("study", "study_date"),
+        ("study", "accession_number"),
+        ("series", "modality"),
+    }
+)
+CHARACTER_SET = BY_KEYWORD["SpecificCharacterSet"].tag  # says how a request is written, is never matched
+TIMEZONE = BY_KEYWORD["TimezoneOffsetFromUTC"].tag
+TIMEZONE_IGNORED = "TimezoneOffsetFromUTC does not shift dates and times here; they match as they are stored."
+
+# --- what is hidden -------------------------------------------------------------------------------------------------
+
+# hidden instances are few and have an index of their own: these stay sums on it, where an EXISTS would become a join
+_HIDDEN_IN_STUDY = SQL("(SELECT count(*) FROM instance AS h WHERE h.study_pk = t.pk AND h.hidden)")
+_HIDDEN_IN_SERIES = SQL(
+    "(SELECT count(*) FROM instance AS h WHERE h.study_pk = s.study_pk AND h.series_pk = s.pk AND h.hidden)"
+)
+_SERIES_SHOWN = SQL("s.instance_count > {}").format(_HIDDEN_IN_SERIES)
+_STUDY_SHOWN = SQL("t.instance_count > {}").format(_HIDDEN_IN_STUDY)
+_SHOWN: Mapping[Level, Composable] = {
+    Level.PATIENT: SQL("EXISTS (SELECT FROM study AS t WHERE t.patient_pk = p.pk AND {})").format(_STUDY_SHOWN),
+    Level.STUDY: _STUDY_SHOWN,
+    Level.SERIES: _SERIES_SHOWN,
+    Level.INSTANCE: SQL("NOT i.hidden"),
+}
+
+# --- what is computed -----------------------------------------------------------------------------------------------
+
+_SERIES_LEFT = SQL(
+    "(SELECT {what} FROM series AS s WHERE s.study_pk = t.pk AND s.instance_count > "
+    "(SELECT count(*) FROM instance AS h WHERE h.study_pk = s.study_pk AND h.series_pk = s.pk AND h.hidden))"
+)
+_UNLESS_HIDDEN = SQL("CASE WHEN {hidden} = 0 THEN {counted} ELSE {left} END")
+
+
+def _left(counted: str, left: Composable) -> Composable:
+    return _UNLESS_HIDDEN.format(hidden=_HIDDEN_IN_STUDY, counted=SQL("t.{}").format(SQL(counted)), left=left)
+
+
+_MODALITIES_LEFT = _SERIES_LEFT.format(what=SQL("coalesce(string_agg(DISTINCT nullif(s.modality, ''), '\\'), '')"))
+_CLASSES_LEFT = SQL(
+    "(SELECT coalesce(string_agg(DISTINCT v.sop_class_uid, '\\'), '') FROM instance AS v "
+    "WHERE v.study_pk = t.pk AND NOT v.hidden)"
+)
+_OF_PATIENT = SQL("(SELECT coalesce(sum({}), 0)::bigint FROM study AS t WHERE t.patient_pk = p.pk AND {})")
+_SERIES_COUNT = _left("series_count", _SERIES_LEFT.format(what=SQL("count(*)")))
+_INSTANCE_COUNT = SQL("t.instance_count - {}").format(_HIDDEN_IN_STUDY)
+
+# keyword -> expression for callers who do not see hidden results, and for those who do
+COMPUTED: Mapping[str, tuple[Composable, Composable]] = {
+    "NumberOfPatientRelatedStudies": (
+        _OF_PATIENT.format(SQL("1"), _STUDY_SHOWN),
+        _OF_PATIENT.format(SQL("1"), SQL("true")),
+    ),
+    "NumberOfPatientRelatedSeries": (
+        _OF_PATIENT.format(_SERIES_COUNT, _STUDY_SHOWN),
+        _OF_PATIENT.format(SQL("t.series_count"), SQL("true")),
+    ),
+    "NumberOfPatientRelatedInstances": (
+        _OF_PATIENT.format(_INSTANCE_COUNT, _STUDY_SHOWN),
+        _OF_PATIENT.format(SQL("t.instance_count"), SQL("true")),
+    ),
+    "ModalitiesInStudy": (_left("modalities", _MODALITIES_LEFT), SQL("t.modalities")),
+    "SOPClassesInStudy": (_left("sop_classes", _CLASSES_LEFT), SQL("t.sop_classes")),
+    "NumberOfStudyRelatedSeries": (_SERIES_COUNT, SQL("t.series_count")),
+    "NumberOfStudyRelatedInstances": (_INSTANCE_COUNT, SQL("t.instance_count")),
+    "NumberOfSeriesRelatedInstances": (SQL("s.instance_count - {}").format(_HIDDEN_IN_SERIES), SQL("s.instance_count")),
+    "AvailableTransferSyntaxUID": (SQL("i.transfer_syntax_uid"), SQL("i.transfer_syntax_uid")),
+}
+
+# --- orders ---------------------------------------------------------------------------------------------------------
+
+_NUMBER_FORM = "substring({} from '^-?[0-9]{{1,9}}')::integer"
+_SERIES_NUMBER = SQL(_NUMBER_FORM).format(SQL("s.series_number"))
+_INSTANCE_NUMBER = SQL(_NUMBER_FORM).format(SQL("i.instance_number"))
+# over the whole archive in the order of arrival, within one study or series in that of the numbers
+_WIDE: Mapping[Level, Composable] = {
+    Level.PATIENT: SQL("p.patient_name, p.pk"),
+    Level.STUDY: SQL("t.study_date DESC, t.study_time DESC, t.pk DESC"),
+    Level.SERIES: SQL("s.pk"),
+    Level.INSTANCE: SQL("i.pk"),
+}
+_NARROW: Mapping[Level, Composable] = {
+    **_WIDE,
+    Level.SERIES: SQL("{}, s.pk").format(_SERIES_NUMBER),
+    Level.INSTANCE: SQL("{}, s.pk, {}, i.pk").format(_SERIES_NUMBER, _INSTANCE_NUMBER),
+}
+_SOURCES: Mapping[Level, Composable] = {
+    Level.PATIENT: SQL("patient AS p"),
+    Level.STUDY: SQL("study AS t"),
+    Level.SERIES: SQL("series AS s JOIN study AS t ON t.pk = s.study_pk"),
+    Level.INSTANCE: SQL("instance AS i JOIN series AS s ON s.pk = i.series_pk JOIN study AS t ON t.pk = s.study_pk"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with its values. Its rows are the outputs, in their order."""
+
+    text: Composed
+    values: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Criteria:
+    """The keys of a query sorted by the level they are tested at; `tests` are SQL already."""
+
+    columns: list[tuple[Attribute, Predicate]] = field(default_factory=list)
+    json: dict[Level, Keys] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def levels(self) -> Iterable[Level]:
+        return {attribute.level for attribute, _ in self.columns} | set(self.json)
+
+
+def compile_query(
+    query: Query, outputs: Sequence[Composable], *, limit: int, joins: Composable | None = None
+) -> Statement:
+    """The statement that answers a query with these output expressions over p, t, s and i, `limit` rows at most.
+
+    Raises BadRequest for a key whose value is malformed (`pacs.domain.matching.parse`).
+    """
+    criteria = _criteria(query)
+    parameters = Parameters()
+    level = query.level
+    where = _where(parameters, criteria, query)
+    order = (_NARROW if _is_narrow(criteria) else _WIDE)[level]
+    text = SQL(
+        "SELECT {outputs} FROM (SELECT {alias}.pk AS page_pk FROM {source} WHERE {where} ORDER BY {order} "
+        "LIMIT {limit} OFFSET {offset}) AS page JOIN {source} ON {alias}.pk = page.page_pk {joins} ORDER BY {order}"
+    ).format(
+        outputs=SQL(", ").join(outputs),
+        alias=SQL(ALIASES[level]),
+        source=_SOURCES[level],
+        where=where,
+        order=order,
+        limit=parameters.add(limit),
+        offset=parameters.add(query.offset),
+        joins=joins or SQL(""),
+    )
+    return Statement(text, parameters.values, tuple(dict.fromkeys(criteria.warnings)))
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def _criteria(query: Query) -> _Criteria:
+    criteria = _Criteria()
+    for condition in query.conditions:
+        if not any(value.strip("* ") for value in condition.values):
+            continue
+        attribute = BY_TAG.get(condition.path[0])
+        if condition.path == (TIMEZONE,):
+            criteria.warnings.append(TIMEZONE_IGNORED)
+        elif condition.path != (CHARACTER_SET,) and not (
+            attribute and _take(criteria, attribute, condition, query.fuzzy)
+        ):
+            criteria.warnings.append(f"{_name(condition)} is not a key of this index and was ignored.")
+    return criteria
+
+
+def _take(criteria: _Criteria, attribute: Attribute, condition: Condition, fuzzy: bool) -> bool:
+    """Add a condition to the criteria; False when the index cannot match it."""
+    nested = len(condition.path) > 1
+    rule = rule_of(condition.path[-1])
+    if rule is None or nested != (attribute.rule is Rule.SEQUENCE):
+        return False
+    predicate = parse(rule, condition.values, fuzzy=fuzzy)
+    if isinstance(predicate, Universal):
+        return True
+    if attribute.column is not None:
+        criteria.columns.append((attribute, predicate))
+        return True
+    if can_test_json(rule):
+        path = [f"{tag:08X}" for tag in condition.path]
+        criteria.json.setdefault(attribute.level, Keys()).add(path, rule, predicate)
+        return True
+    return False
+
+
+def _name(condition: Condition) -> str:
+    return ".".join(keyword_for_tag(tag) or f"{tag:08X}" for tag in condition.path)
+
+
+def _is_narrow(criteria: _Criteria) -> bool:
+    """Whether one study, series or instance is named: its few rows can be sorted."""
+    uids = {"study_uid", "series_uid", "sop_instance_uid"}
+    return any(
+        attribute.column in uids and isinstance(predicate, AnyOf) and len(predicate.values) == 1
+        for attribute, predicate in criteria.columns
+    )
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+
+def _where(parameters: Parameters, criteria: _Criteria, query: Query) -> Composable:
+    here = [level for level in Level if level <= query.level]
+    parts = [test for level in here for test in _tests(parameters, criteria, level, query)]
+    if any(level > query.level for level in criteria.levels()):
+        parts.append(_below(parameters, criteria, query))
+    if not query.show_hidden:
+        parts.append(_SHOWN[query.level])
+    return conjunction(parts)
+
+
+def _tests(parameters: Parameters, criteria: _Criteria, level: Level, query: Query) -> list[Composable]:
+    """The tests of the keys of one level."""
+    tests = [
+        _column_test(parameters, attribute, predicate, query)
+        for attribute, predicate in criteria.columns
+        if attribute.level is level
+    ]
+    if level in criteria.json:
+        attributes = SQL("{}.attrs").format(SQL(attributes_of(level, query.level)))
+        tests.append(keys_test(parameters, criteria.json[level], attributes))
+    return tests
+
+
+def attributes_of(level: Level, asked: Level) -> str:
+    """The alias of the row that holds the attributes of a level: a study repeats those of its patient."""
+    return ALIASES[Level.STUDY if level is Level.PATIENT and asked > Level.PATIENT else level]
+
+
+def _column_test(parameters: Parameters, attribute: Attribute, predicate: Predicate, query: Query) -> Composable:
+    if not attribute.stored:
+        return _computed_test(parameters, attribute, predicate, query.show_hidden)
+    assert attribute.column is not None
+    alias = attributes_of(attribute.level, query.level)
+    table = next(TABLES[level] for level, name in ALIASES.items() if name == alias)
+    column = Column(
+        alias,
+        Identifier(alias, attribute.column),
+        single=attribute.rule is Rule.UID,
+        listed_in=table if (table, attribute.column) in LISTED else "",
+    )
+    return column_test(parameters, predicate, column)
+
+
+def _computed_test(parameters: Parameters, attribute: Attribute, predicate: Predicate, show_hidden: bool) -> Composable:
+    shown, everything = (
+        column_test(parameters, predicate, Column("", SQL("({})::text").format(expression)))
+        for expression in COMPUTED[attribute.keyword]
+    )
+    if show_hidden:
+        return everything
+    # what is shown is a part of everything, so that a value can be looked for in the cheaper one first
+    narrows = isinstance(predicate, AnyOf | Like) and attribute.rule is not Rule.NUMBER
+    return conjunction([everything, shown]) if narrows else shown
+
+
+_LINKS: Mapping[Level, str] = {
+    Level.STUDY: "t.patient_pk = p.pk",
+    Level.SERIES: "s.study_pk = t.pk",
+    Level.INSTANCE: "i.series_pk = s.pk",
+}
+
+
+def _below(parameters: Parameters, criteria: _Criteria, query: Query) -> Composable:
+    """Something below exists that satisfies the keys of the levels below."""
+    deepest = max(criteria.levels())
+    levels = [level for level in Level if query.level < level <= deepest]
+    tables = SQL(", ").join(SQL(f"{TABLES[level]} AS {ALIASES[level]}") for level in levels)
+    parts: list[Composable] = [SQL(_LINKS[level]) for level in levels]
+    parts += [test for level in levels for test in _tests(parameters, criteria, level, query)]
+    if not query.show_hidden:
+        parts.append(_SHOWN[deepest])
+    return SQL("EXISTS (SELECT FROM {} WHERE {})").format(tables, conjunction(parts))

@@ -8,17 +8,17 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from ai_sidecar.heartbeat import DRAINED, LOST, TIMED_OUT, Heartbeat, Held, Pace, Stop
+from ai_sidecar.ports import Interrupted, Outcome, ResultFile, RunFailed, Unsuitable
 from pacs.bus.stream import Entry, Stream
 from pacs.domain.jobs import Lease, Result, State
-from pacs.errors import FilmroomError, Unavailable
+from pacs.errors import Unavailable
 from pacs.node import Node
 
 T = TypeVar("T")
@@ -30,38 +30,6 @@ INSIST_SECONDS = 1.0
 KILLED = 70  # exit code of a process that ends because a run does not
 
 
-class Skip(FilmroomError):
-    """The inputs are not what the model takes; `code` is the machine reason."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code = reason
-
-
-class Failure(FilmroomError):
-    """A run failed. `permanent`: another attempt would fail alike."""
-
-    def __init__(self, reason: str, message: str, *, permanent: bool = False) -> None:
-        super().__init__(message)
-        self.code, self.permanent = reason, permanent
-
-
-class Stopped(FilmroomError):
-    """A run ended because it was told to."""
-
-    code = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run made, not stored yet."""
-
-    objects: Sequence[Any]
-    provider: str = ""
-    timings: Mapping[str, float] = field(default_factory=dict)
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Bench(Protocol):
     """Where runs happen. The real one is `ai_sidecar.bench`; tests bring others."""
 
@@ -69,10 +37,10 @@ class Bench(Protocol):
         """Whether models can run: packages read, device proved."""
 
     def run(self, lease: Lease, stop: Stop) -> Outcome:
-        """Make the results. Raises Skip, Failure, Stopped, Unavailable."""
+        """Make the results. Raises Unsuitable, RunFailed, Interrupted, Unavailable."""
 
-    def store(self, lease: Lease, made: Any) -> Result:
-        """Store one object of the outcome through the node's door. Raises Failure, Unavailable."""
+    def store(self, lease: Lease, made: ResultFile) -> Result:
+        """Store one object of the outcome through the node's door. Raises RunFailed, Unavailable."""
 
 
 class Worker:
@@ -160,13 +128,13 @@ class Worker:
         """The move that an error calls for; None when the job is no longer ours."""
         lease, leases = held.lease, self.node.jobs.leases
         match error:
-            case Skip():
+            case Unsuitable():
                 return partial(leases.skip, lease, error.code, error.message)
-            case Failure():
+            case RunFailed():
                 return partial(leases.fail, lease, error.code, error.message, permanent=error.permanent)
             case Unavailable():
                 return partial(leases.fail, lease, error.code, error.message)
-            case Stopped():
+            case Interrupted():
                 return self._stopped(held)
         log.error("ai_job_crashed", job=lease.job_id, exc_info=error)
         message = f"The run ended with {type(error).__name__}; the sidecar's log says where."
@@ -185,12 +153,12 @@ class Worker:
         started = time.monotonic()
         outcome = self.bench.run(lease, held.stop)
         if held.stop.is_set() or not self._insist(held, partial(leases.begin_storing, lease)):
-            raise Stopped("The run ended, but it had been told to stop.")
+            raise Interrupted("The run ended, but it had been told to stop.")
         ran = time.monotonic()
-        results = [self._insist(held, partial(self.bench.store, lease, made)) for made in outcome.objects]
+        results = [self._insist(held, partial(self.bench.store, lease, made)) for made in outcome.files]
         timings = {**outcome.timings, "run": ran - started, "store": time.monotonic() - ran}
         finish = partial(leases.finish, lease, results, provider=outcome.provider, timings=timings)
-        done = self._insist(held, partial(finish, evidence=outcome.evidence))
+        done = self._insist(held, partial(finish, evidence={"run": list(outcome.evidence)}))
         self._time(timings)
         return State.SUCCEEDED if done else None
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from ai_sidecar.heartbeat import Stop
-from ai_sidecar.worker import Outcome, Stopped
+from ai_sidecar.ports import Interrupted, Outcome, ResultFile, derived_uid
 from pacs.domain.jobs import Lease, Result
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -30,16 +30,20 @@ class FakeBench:
             self.ran.append(lease.job_id)
         self.behave(lease, stop)
         if stop.is_set():
-            raise Stopped("Told to stop.")
-        return Outcome((("seg", SEG), ("sr", SR)), "FakeProvider", {"infer": 0.1}, {"slices": 3})
+            raise Interrupted("Told to stop.")
+        seg, sr = _file(lease, "seg", SEG), _file(lease, "sr", SR)
+        return Outcome(seg, sr, {"infer": 0.1}, ["3 slices, 1 mm apart."], "FakeProvider")
 
-    def store(self, lease: Lease, made: tuple[str, str]) -> Result:
+    def store(self, lease: Lease, made: ResultFile) -> Result:
         self.before_store(lease)
-        role, sop_class = made
-        sop = f"2.25.{lease.job_id}.{1 if role == 'seg' else 2}"
         with self._lock:
-            self.stored[sop] = self.stored.get(sop, 0) + 1
-        return Result(role, sop_class, sop, f"{sop}.9")
+            self.stored[made.sop_instance_uid] = self.stored.get(made.sop_instance_uid, 0) + 1
+        return Result(made.role, made.sop_class_uid, made.sop_instance_uid, made.series_uid)
+
+
+def _file(lease: Lease, role: str, sop_class_uid: str) -> ResultFile:
+    sop_instance_uid = derived_uid(lease.job_key, role)
+    return ResultFile(role, sop_class_uid, sop_instance_uid, derived_uid(lease.job_key, f"{role} series"), b"")
 
 
 def until_stopped(lease: Lease, stop: Stop) -> None:

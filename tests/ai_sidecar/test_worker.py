@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from ai_sidecar.heartbeat import Pace, Stop
-from ai_sidecar.worker import Failure, Skip, Worker
+from ai_sidecar.ports import RunFailed, Unsuitable
+from ai_sidecar.worker import Worker
 from pacs.errors import Unavailable
 from tests.ai_sidecar.benches import FakeBench, until_stopped
 from tests.jobbooks import Archive, guard_moves, to_run
@@ -229,7 +230,7 @@ def test_a_frozen_worker_cannot_commit(node, queue, work, archive, monkeypatch):
 
 def test_a_failing_run_climbs_the_ladder_until_it_is_dead(node, queue, work, archive):
     def fail(lease, stop):
-        raise Failure("bad_shape", "The output has the wrong shape.")
+        raise RunFailed("bad_shape", "The output has the wrong shape.")
 
     (job,) = queue(max_attempts=3)
     bench = FakeBench(fail)
@@ -263,7 +264,7 @@ def test_a_crash_is_told_by_its_type_never_by_its_words(node, queue, work):
 
 
 def test_a_skip_and_a_permanent_failure_end_the_job(node, queue, work):
-    errors = iter([Skip("tilted", "The gantry is tilted."), Failure("model_gone", "Gone.", permanent=True)])
+    errors = iter([Unsuitable("tilted", "The gantry is tilted."), RunFailed("model_gone", "Gone.", permanent=True)])
 
     def refuse(lease, stop):
         raise next(errors)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pacs.services.jobs import Jobs
     from pacs.services.ledger import Ledger
     from pacs.services.lifecycle import Lifecycle
+    from pacs.services.listener import Listener
     from pacs.services.models import Models
     from pacs.services.reconcile import Reconciler
     from pacs.services.refusals import Refusals
@@ -129,6 +130,12 @@ class Node:
         from pacs.services.books import Books
 
         return Books(self.pool)
+
+    def listen(self, channel: str) -> "Listener":
+        """A listener on a channel of the database, for one thread."""
+        from pacs.services.listener import Listener
+
+        return Listener(self.pool, channel)
 
     @cached_property
     def jobs(self) -> "Jobs":

@@ -20,9 +20,8 @@ Item = dict[str, dict[str, Any]]
 XML = Offer(MEDIA_TYPE)
 OFFERS = (Offer("application/dicom+json"), Offer("application/json"), XML)
 CLASS_UID, INSTANCE_UID = "00081150", "00081155"
-RETRIEVE_URL, WARNING_REASON, FAILURE_REASON = "00081190", "00081196", "00081197"
+RETRIEVE_URL, FAILURE_REASON = "00081190", "00081197"
 FAILED, REFERENCED, OTHER_FAILURES = "00081198", "00081199", "0008119A"
-WARNINGS = {"coerced": 0xB000, "discarded": 0xB006, "mismatch": 0xB007}  # Table I.2-1
 # ours, under a private creator: the standard has no place for words, and (0000,0902) belongs to commands
 CREATOR, REFUSAL_ID, REFUSAL_WORD, REFUSAL_SENTENCE = "00090010", "00091001", "00091002", "00091003"
 
@@ -37,11 +36,14 @@ def report(outcomes: Sequence[Outcome], root: str, offer: Offer) -> Response:
 
 
 def status_of(outcomes: Sequence[Outcome]) -> int:
-    """200 all stored; 202 some, or with warnings; else what all refusals have in common, 409 for a mixture."""
+    """200 all stored; 202 some; else what all refusals have in common, 409 for a mixture.
+
+    Warning Reasons (Table I.2-1) are about data elements that were coerced or discarded. Nothing here does either: what
+    a store remarks of an object (a preamble that was emptied, elements out of order) is no reason for 202.
+    """
     refused = [FAILURES[outcome.reason].status for outcome in outcomes if isinstance(outcome, Refused)]
     if len(refused) < len(outcomes):
-        warned = any(_warning(outcome) for outcome in outcomes if isinstance(outcome, Stored))
-        return 202 if refused or warned else 200
+        return 202 if refused else 200
     return refused[0] if len(set(refused)) == 1 else 409
 
 
@@ -63,9 +65,7 @@ def module(outcomes: Sequence[Outcome], root: str) -> Item:
 
 def _referenced(stored: Stored, root: str) -> Item:
     url = root + path_of(Scope(stored.study_uid, stored.series_uid, stored.sop_instance_uid))
-    item = {**_name(stored), RETRIEVE_URL: _text("UR", url)}
-    warning = _warning(stored)
-    return {**item, WARNING_REASON: {"vr": "US", "Value": [warning]}} if warning else item
+    return {**_name(stored), RETRIEVE_URL: _text("UR", url)}
 
 
 def _failure(refused: Refused) -> Item:
@@ -77,10 +77,6 @@ def _failure(refused: Refused) -> Item:
 
 def _name(outcome: Outcome) -> Item:
     return {CLASS_UID: _text("UI", outcome.sop_class_uid), INSTANCE_UID: _text("UI", outcome.sop_instance_uid)}
-
-
-def _warning(stored: Stored) -> int:
-    return next((WARNINGS[word] for word in stored.warnings if word in WARNINGS), 0)
 
 
 def _text(vr: str, value: str) -> dict[str, Any]:

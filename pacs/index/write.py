@@ -194,6 +194,8 @@ class Writer:
         if self.away():
             raise Away
         arguments = connection_arguments(self._component, STATEMENT_SECONDS)
+        # planning costs more than running, and plans made on empty tables are kept
+        arguments["options"] += " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
         try:
             connection = BoundedConnection.connect(self._url, autocommit=True, **arguments)
         except psycopg.OperationalError as error:

@@ -85,3 +85,6 @@ class Store(Protocol):
 
     def clear_drafts(self, before: datetime) -> int:
         """Remove drafts last written before a time; their number."""
+
+    def close(self) -> None:
+        """Give back what was prepared ahead."""

@@ -28,7 +28,7 @@ class LocalDraft:
         self._memory = bytearray()
         self._file = -1
         self._path: Path | None = None
-        self._name = ""
+        self._renamed = False
         self._whole = hashlib.sha256()
         self._data = hashlib.sha256()
         self._data_offset = 0  # as the file's head says; only known once the file is on disk
@@ -86,24 +86,38 @@ class LocalDraft:
         return self._whole.digest(), self._data.digest()
 
     def publish(self) -> str:
-        if self._file < 0:
-            self._create()
-            self._put(self._memory)
-            self._memory = bytearray()
+        return self._rename() if self._file >= 0 else self._fill()
+
+    def _fill(self) -> str:
+        """A small object goes into a blank."""
         try:
-            name = self._store.next_name()
+            self._store.prepare()
+            blank = self._store.blanks.take()
+        except OSError as error:
+            raise self._store.failed(error) from error
+        self._file, self._path = blank.file, blank.path
+        self._put(self._memory)
+        self._memory = bytearray()
+        return blank.name
+
+    def _rename(self) -> str:
+        try:
+            name = self._store.blanks.name()
             target = self._store.path(name)
             os.rename(self._path or "", target)
         except OSError as error:
             raise self._store.failed(error) from error
-        self._name, self._path = name, target
+        self._path, self._renamed = target, True
         return name
 
     def settle(self) -> None:
         assert self._path is not None
         try:
             os.fsync(self._file)
-            self._store.sync_folder(self._path.parent)
+            if self._renamed:
+                self._store.sync_folder(self._path.parent)
+            if os.fstat(self._file).st_nlink == 0:
+                raise OSError(errno.ENOENT, "the file was removed while it was written")
         except OSError as error:  # final: a second fsync may report success for pages that were dropped
             self.discard()
             raise self._store.failed(error) from error

@@ -1,9 +1,12 @@
-"""Objects as files: staged in `tmp/`, renamed to `objects/aa/bb/<name>`, durable after two fsyncs (storage.md 2.4)."""
+"""Objects as files under `objects/aa/bb/<name>` (storage.md 2.4).
+
+Large ones are staged in `tmp/` and renamed, which takes an fsync of the file and of the folder. Small ones, once
+whole, are written into a blank whose name is durable already. Nobody looks at a file that the index does not name.
+"""
 
 import contextlib
 import errno
 import os
-import random
 import shutil
 import threading
 import time
@@ -16,10 +19,10 @@ from typing import BinaryIO
 import structlog
 
 from pacs.store.base import Entry, Place, StoreFailed, StoreFull
+from pacs.store.blanks import Blanks
 from pacs.store.draft import LocalDraft, translated
 from pacs.store.folders import SharedSync, make_folders
 
-OBJECTS_A_FOLDER = 1000
 SPACE_AGE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 PROBE_BYTES = bytes(4096)
@@ -28,17 +31,11 @@ log = structlog.get_logger()
 
 
 class LocalStore:
-    """A file store on one file system. Thread-safe; any number of processes may share it.
-
-    A process fills one folder before it begins another, so that fsyncs of the folder are shared among its threads.
-    """
+    """A file store on one file system. Thread-safe; any number of processes may share it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._token = uuid.uuid4().hex[:20]  # of this process's objects
-        self._lock = threading.Lock()
-        self._count = 0
-        self._folder = ""
+        self.blanks = Blanks(root / "objects")
         self._space = (0.0, 0)
         self._sync = SharedSync()
         self._failed = False
@@ -60,17 +57,8 @@ class LocalStore:
         self.prepare()
         return self._root / "tmp" / f"{uuid.uuid4().hex}.part"
 
-    def next_name(self) -> str:
-        """A fresh object name, in the folder that this process is filling."""
-        with self._lock:
-            if self._count % OBJECTS_A_FOLDER == 0:
-                self._folder = f"{random.randrange(256):02x}/{random.randrange(256):02x}"  # noqa: S311 - spreads only
-                make_folders(self._root / "objects" / self._folder, self._root)
-            self._count += 1
-            return f"{self._folder}/{self._token}{self._count:012x}"
-
     def made_here(self, name: str) -> bool:
-        return name.rpartition("/")[2].startswith(self._token)
+        return self.blanks.made_here(name)
 
     def path(self, name: str, place: Place = "objects") -> Path:
         """Where an object is. Names come from our index, but a bad row must not lead out of the store."""
@@ -175,3 +163,7 @@ class LocalStore:
                     path.unlink()
                     removed += 1
         return removed
+
+    def close(self) -> None:
+        """Remove what was made ahead."""
+        self.blanks.close()

@@ -1,6 +1,7 @@
 -- What must happen in one transaction and one round trip. Locks are always taken patient, study, series, instance, and
 -- sorted within each, so that batches of several processes never wait for one another in a circle. A parent that a
 -- delete took away meanwhile raises a serialization failure: the caller tries again and makes it anew.
+-- PL/pgSQL throughout: it keeps its plans, where a function in SQL is planned at each call (12 ms a store against 1).
 
 -- A list joined by backslashes with more words in it, sorted, each once, none empty.
 CREATE FUNCTION merged(list text, more text[]) RETURNS text
@@ -85,7 +86,10 @@ END $$;
 
 -- The instances of a batch whose UID nobody has; their primary keys.
 CREATE FUNCTION add_instances(items jsonb[], new_version integer) RETURNS bigint[]
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_instances bigint[];
+BEGIN
     WITH made AS (
         INSERT INTO instance (series_pk, study_pk, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
                               instance_number, content_date, content_time, number_of_frames, attrs, object_name, size,
@@ -100,12 +104,14 @@ LANGUAGE sql AS $$
         ORDER BY n.sop_instance_uid, place
         ON CONFLICT (sop_instance_uid) DO NOTHING
         RETURNING pk)
-    SELECT coalesce(array_agg(pk), '{}') FROM made
-$$;
+    SELECT coalesce(array_agg(pk), '{}') INTO new_instances FROM made;
+    RETURN new_instances;
+END $$;
 
 -- What must be remembered of new instances: the change feed, the audit trail, and for the AI what originals arrived.
 CREATE FUNCTION announce(items jsonb[], pks bigint[], done text) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO change_feed (action, study_uid, series_uid, sop_instance_uid)
     SELECT done, study_uid, series_uid, sop_instance_uid
     FROM instance JOIN series ON series.pk = series_pk JOIN study ON study.pk = instance.study_pk
@@ -135,11 +141,12 @@ LANGUAGE sql AS $$
                     ('PatientSex', patient.patient_sex, item -> 'patient' ->> 'patient_sex')) AS c (keyword, ours, theirs)
     WHERE ours <> theirs
     ON CONFLICT DO NOTHING;
-$$;
+END $$;
 
 -- Add new instances to the counters of their series and studies.
 CREATE FUNCTION count_in(pks bigint[], new_series bigint[]) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     UPDATE series SET instance_count = instance_count + n, changed_at = now()
     FROM (SELECT series_pk, count(*) AS n FROM instance WHERE pk = ANY(pks) GROUP BY series_pk) AS added
     WHERE series.pk = series_pk;
@@ -158,7 +165,7 @@ LANGUAGE sql AS $$
           FROM instance JOIN series ON series.pk = series_pk
           WHERE instance.pk = ANY(pks) GROUP BY instance.study_pk) AS added
     WHERE study.pk = added.study_pk;
-$$;
+END $$;
 
 -- Parents that lost their last child, or never got one. Their patients and studies are locked by the caller.
 CREATE FUNCTION prune(study_pks bigint[]) RETURNS void

@@ -55,6 +55,7 @@ class Client:
         part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join(part + path.read_bytes() + b"\r\n" for path in paths) + f"--{boundary}--\r\n".encode()
         headers = JSON | {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
+        self.connection.close()  # Orthanc ends a kept connection when a large body follows
         self.connection.request("POST", "/dicom-web/studies", body, headers)
         answer = self.connection.getresponse()
         stored = json.loads(answer.read()).get("00081199", {}).get("Value", [])

@@ -79,6 +79,8 @@ class Sender:
     def _receive(self) -> Iterator[Event]:
         buffer = memoryview(bytearray(262_144))
         while size := self.sock.recv_into(buffer):
+            # a peer with Nagle's algorithm on holds the second part of its answer back until we acknowledge the first
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             position = 0
             while position < size:
                 event, position = self.protocol.receive(buffer[:size], position)

@@ -225,9 +225,9 @@ def _inflate(data: memoryview, limits: Limits, warnings: dict[str, None]) -> byt
             if not pending:
                 pending = data[pos : pos + (1 << 16)]
                 pos += len(pending)
-                if not pending:
-                    raise Inadmissible("the deflated data set ends too early: the object is truncated")
             part = engine.decompress(pending, 1 << 20)
+            if not (part or pending or engine.eof):  # the engine may hold output when there is no more input
+                raise Inadmissible("the deflated data set ends too early: the object is truncated")
             pending = engine.unconsumed_tail
             total += len(part)
             if total > cap:

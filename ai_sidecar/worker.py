@@ -18,7 +18,7 @@ from ai_sidecar.heartbeat import DRAINED, LOST, TIMED_OUT, Heartbeat, Held, Pace
 from ai_sidecar.ports import Interrupted, Outcome, ResultFile, RunFailed, Unsuitable
 from pacs.bus.stream import Entry, Stream
 from pacs.domain.jobs import Lease, Result, State
-from pacs.errors import Unavailable
+from pacs.errors import FilmroomError, Unavailable
 from pacs.node import Node
 
 T = TypeVar("T")
@@ -132,10 +132,10 @@ class Worker:
                 return partial(leases.skip, lease, error.code, error.message)
             case RunFailed():
                 return partial(leases.fail, lease, error.code, error.message, permanent=error.permanent)
-            case Unavailable():
-                return partial(leases.fail, lease, error.code, error.message)
             case Interrupted():
                 return self._stopped(held)
+            case FilmroomError():  # away for too long, an input that is damaged
+                return partial(leases.fail, lease, error.code, error.message)
         log.error("ai_job_crashed", job=lease.job_id, exc_info=error)
         message = f"The run ended with {type(error).__name__}; the sidecar's log says where."
         return partial(leases.fail, lease, "crashed", message)

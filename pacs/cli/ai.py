@@ -11,7 +11,7 @@ from typing import Any
 
 from pacs import node as nodes
 from pacs.domain.jobs import PRIORITIES, State
-from pacs.errors import BadRequest, FilmroomError
+from pacs.errors import BadRequest
 from pacs.node import Node
 from pacs.settings import Settings
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of them. Exit code 0 only when all went well."""
     if args.what == "check":
-        return _check(args, settings)
+        return _check(args)
     node = nodes.build(settings, component="ai-cli")
     try:
         return ACTS[args.what](node, args)
@@ -42,19 +42,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         node.close()
 
 
-def _check(args: argparse.Namespace, settings: Settings) -> int:
-    """Validate a package without a node: schema, digests, golden test."""
+def _check(args: argparse.Namespace) -> int:
+    """Validate a package without a node: manifest, digests, golden test."""
     module, _, name = CHECK.partition(":")
-    check = getattr(importlib.import_module(module), name)
-    try:
-        package = check(args.path, device=settings.ai_device)
-    except FilmroomError as wrong:
-        _say(args, {"ok": False, "reason": wrong.code, "message": wrong.message}, wrong.message)
-        return 1
-    model = f"{package.name} {package.version}"
-    fine = {"ok": True, "name": package.name, "version": package.version, "digest": package.digest}
-    _say(args, fine, f"{model} is well: its files, its manifest and its golden test. Digest {package.digest[:16]}")
-    return 0
+    findings = getattr(importlib.import_module(module), name)(args.path)
+    said = [{"reason": finding.reason, "message": finding.sentence} for finding in findings]
+    lines = [f"{row['message']} [{row['reason']}]" for row in said]
+    fine = f"{args.path} is well: its manifest, its files and its golden test."
+    _say(args, {"ok": not said, "findings": said}, "\n".join(lines) or fine)
+    return 1 if said else 0
 
 
 def _models(node: Node, args: argparse.Namespace) -> int:

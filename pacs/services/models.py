@@ -1,12 +1,11 @@
 """The register of model packages and of sidecars: what may run, what may not and why, and who is there to run it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from pacs.domain.models import Package
 from pacs.errors import Conflict, NotFound
 from pacs.index.named import queries
 from pacs.services.books import Books, Row
@@ -15,21 +14,7 @@ SQL = queries("models")
 Rows = list[Row]
 SEEN_SECONDS = 60  # a package that no scan found for so long is retired; a sidecar that was silent for so long is gone
 SUMMARY = ("task", "summary", "vendor", "licence", "allowed_use")
-DISABLED = ("disabled", "Disabled by hand; enable it with: filmroom ai enable {name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A model package as a sidecar's scan found it; `state` is checking, enabled or quarantined."""
-
-    name: str
-    version: str
-    digest: str
-    state: str
-    path: str
-    reason: str = ""
-    message: str = ""
-    manifest: Mapping[str, Any] | None = None  # its [model] table
+DISABLED = ("disabled", "somebody disabled it; enable it with: filmroom ai enable {name}")
 
 
 class Models:
@@ -58,7 +43,7 @@ class Models:
         rows = self._named(name)
         if not any(row["state"] == "enabled" for row in rows):
             row = rows[-1]
-            raise Conflict(f"Model {name} is {row['state']}: {row['message'] or 'wait until its check has ended'}")
+            raise Conflict(f"Model {name} is {row['state']}: {row['message'] or 'its check has not ended yet.'}")
 
     def _switch(self, name: str, *, disabled: bool) -> Rows:
         with self.books.transaction() as cursor:
@@ -77,7 +62,7 @@ class Models:
         """Write down what a scan or a check found."""
         values = {name: getattr(package, name) for name in Package.__dataclass_fields__}
         with self.books.transaction() as cursor:
-            cursor.execute(SQL["seen"], values | {"manifest": Jsonb(dict(package.manifest or {}))})
+            cursor.execute(SQL["seen"], values | {"manifest": Jsonb(dict(package.manifest))})
 
     def still_there(self, paths: Sequence[str]) -> None:
         """These folders are unchanged since they were recorded; those that nobody finds any more are retired."""

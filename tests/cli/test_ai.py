@@ -6,8 +6,8 @@ import json
 import pytest
 
 from pacs.cli import ai
+from pacs.domain.models import Package
 from pacs.errors import BadRequest, Conflict, NotFound
-from pacs.services.models import Package
 from tests.jobbooks import Archive, not_to_run, to_run, uid
 
 
@@ -113,3 +113,10 @@ def test_show_tells_why_a_study_has_no_result(typed, node, archive, study):
     code, text = typed("show", study)
     assert code == 0
     assert "The series has 3 slices. [too_few_slices]" in text
+
+
+def test_a_folder_that_is_no_package_is_told_what_it_lacks(typed, tmp_path):
+    code, text = typed("check", tmp_path)
+    assert code == 1
+    assert "manifest.toml" in text
+    assert json.loads(typed("check", tmp_path, "--json")[1])["findings"][0]["reason"] == "manifest_missing"

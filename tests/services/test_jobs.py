@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 
 from pacs.domain.jobs import MOVES, RETRY_SECONDS, Result, State, retry_delay, sources
+from pacs.domain.models import Package
 from pacs.errors import BadRequest, Conflict, NotFound
 from pacs.index.pool import open_pool
 from pacs.services.books import Books
 from pacs.services.jobs import Jobs
-from pacs.services.models import Models, Package
+from pacs.services.models import Models
 from tests.jobbooks import Archive, guard_moves, not_to_run, to_run, uid
 
 

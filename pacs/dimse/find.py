@@ -16,7 +16,8 @@ from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 
 # information models by abstract syntax, with their highest level (PS3.4 C.6)
 MODELS = {"1.2.840.10008.5.1.4.1.2.1.1": Level.PATIENT, "1.2.840.10008.5.1.4.1.2.2.1": Level.STUDY}
-PAGE = 200  # rows a query; the next page is asked for when the peer has read this one
+FIRST_PAGE = 200  # rows of the first statement: most queries end there
+PAGE = 1_000  # and of those behind it, each asked for when the peer has read the one before
 BATCH = 32  # answers a send: a cancel is seen after so many at most
 
 
@@ -29,6 +30,7 @@ class Find(Operation):
         self._asked: Identifier | None = None
         self._answers: deque[bytes] = deque()
         self._offset = 0
+        self._partly = False  # a key is not matched, or not returned (PS3.4 table C.4-1, 0xFF01)
         self._fetching = False
         self._exhausted = False
         self._over = False
@@ -62,7 +64,7 @@ class Find(Operation):
                 self._fetch()
 
     def _send_batch(self) -> None:
-        pending = Status.PENDING_UNSUPPORTED_KEYS if self._asked and self._asked.unsupported else Status.PENDING
+        pending = Status.PENDING_UNSUPPORTED_KEYS if self._partly else Status.PENDING
         head = command.response(self.request, pending, data_set=True)
         batch = [self._answers.popleft() for _ in range(min(BATCH, len(self._answers)))]
         self.link.send(self.context, [(head, data) for data in batch])
@@ -77,10 +79,12 @@ class Find(Operation):
             root = MODELS[self.context.abstract_syntax]
             self._asked = identifier.parse(bytes(self._data), self.context.transfer_syntax, root)
         asked = self._asked
-        page = self.link.node.search.find(replace(asked.query, limit=PAGE, offset=self._offset))
+        limit = PAGE if self._offset else FIRST_PAGE
+        page = self.link.node.search.find(replace(asked.query, limit=limit, offset=self._offset))
         self._offset += len(page.rows)
+        self._partly |= asked.unsupported or bool(page.warnings)
         answers = [answer.encode(self._complete(row, asked), self.context.transfer_syntax) for row in page.rows]
-        return answers, len(page.rows) < PAGE
+        return answers, len(page.rows) < limit
 
     def _complete(self, row: Row, asked: Identifier) -> Row:
         """The keys asked for, and what every answer holds (PS3.4 C.4.1.1.3.2)."""

@@ -1,22 +1,16 @@
 """A C-FIND request's identifier (PS3.4 C.4.1.1.3.1): from untrusted bytes to a `Query` and the keys to answer."""
 
-import struct
 from dataclasses import dataclass
-from io import BytesIO
-
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from pacs.dimse.answer import Wanted
-from pacs.domain import admission
-from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Rule
+from pacs.domain import admission, charsets, values
+from pacs.domain.admission import Element
+from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule
 from pacs.domain.levels import Level
 from pacs.domain.query import Condition, Query, TagPath
 from pacs.errors import BadRequest, Reason, Refused
+
+Elements = dict[int, Element]
 
 QUERY_RETRIEVE_LEVEL = 0x00080052
 RETRIEVE_AE_TITLE = 0x00080054
@@ -32,9 +26,7 @@ UNIQUE_KEYS = {
     Level.INSTANCE: BY_KEYWORD["SOPInstanceUID"],
 }
 _LIMITS = admission.Limits(depth=8, elements=10_000)
-_CODED = frozenset(["SH", "LO", "ST", "LT", "UC", "UT", "PN"])  # what Specific Character Set applies to
-_SINGLE = frozenset(["ST", "LT", "UT", "UR"])  # a backslash is a character there
-_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_NUMBERS = frozenset(["US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"])
 
 
 class Mismatch(BadRequest):
@@ -60,44 +52,67 @@ def parse(data: bytes, transfer_syntax: str, root: Level) -> Identifier:
 
     Raises Refused(UNREADABLE) for bytes that are no data set and Mismatch for a level or key that the model forbids.
     """
-    dataset, big_endian = _read(data, transfer_syntax)
-    reader = _Reader(dataset, big_endian=big_endian)
-    name = (reader.values(dataset, QUERY_RETRIEVE_LEVEL) or ("",))[0]
+    reader = _Reader(data, transfer_syntax)
+    name = next(iter(reader.values(reader.top, QUERY_RETRIEVE_LEVEL)), "")
     level = LEVELS.get(name)
     if level is None or level < root:
         raise Mismatch("The Query/Retrieve Level is missing or not one of this model.", QUERY_RETRIEVE_LEVEL)
-    conditions: list[Condition] = []
-    wanted: list[Wanted] = []
-    unsupported = False
-    for tag in _keys(dataset):
+    keys = _Keys(reader, level)
+    for tag in _tags(reader.top):
+        keys.add(tag)
+    _require_upper_keys(keys.conditions, root, level)
+    query = Query(level, tuple(keys.conditions), include=frozenset(keys.include), parents=False)
+    return Identifier(name, query, tuple(keys.wanted), keys.unsupported)
+
+
+class _Keys:
+    """The keys of an identifier sorted into what is matched, what is fetched and what is answered."""
+
+    def __init__(self, reader: "_Reader", level: Level) -> None:
+        self.conditions: list[Condition] = []
+        self.include: list[TagPath] = []
+        self.wanted: list[Wanted] = []
+        self.unsupported = False
+        self._reader = reader
+        self._level = level
+
+    def add(self, tag: int) -> None:
         known = BY_TAG.get(tag)
-        if known is None or known.level > level:
-            unsupported = True
-            wanted.append((f"{tag:08X}", known.vr if known else reader.vr(dataset, tag), ()))
-        elif known.rule is Rule.SEQUENCE:
-            inner = reader.item(dataset, tag)
-            conditions += _item_conditions(reader, inner, tag)
-            wanted.append((known.hex, "SQ", _item_wanted(reader, inner)))
+        if known is None:
+            self._add_unknown(tag)
+        elif known.rule is Rule.SEQUENCE and known.level <= self._level:
+            self._add_sequence(known)
         else:
-            conditions.append(Condition((tag,), reader.values(dataset, tag)))
-            wanted.append((known.hex, known.vr, ()))
-    _require_upper_keys(conditions, root, level)
-    return Identifier(name, Query(level, tuple(conditions)), tuple(wanted), unsupported)
+            self._add_known(known)
+
+    def _add_known(self, known: Attribute) -> None:
+        """A key of a lower level finds what holds such a thing, but has no one value to be answered with."""
+        self.conditions.append(Condition((known.tag,), self._reader.values(self._reader.top, known.tag)))
+        self.wanted.append((known.hex, known.vr, ()))
+        self.unsupported |= known.level > self._level
+
+    def _add_sequence(self, known: Attribute) -> None:
+        """All keys of the one item (PS3.4 C.2.2.2.6); none is universal matching."""
+        item = self._reader.item(known.tag)
+        inner = _tags(item)
+        if not inner:
+            self.conditions.append(Condition((known.tag,), ()))
+        self.conditions += [Condition((known.tag, tag), self._reader.values(item, tag)) for tag in inner]
+        shown = tuple((f"{tag:08X}", self._reader.vr(item[tag]), ()) for tag in inner)
+        self.wanted.append((known.hex, "SQ", shown))
+
+    def _add_unknown(self, tag: int) -> None:
+        """Not in the index: an instance's answer can hold it, nothing can be matched by it."""
+        top = self._reader.top
+        self.wanted.append((f"{tag:08X}", self._reader.vr(top[tag]), ()))
+        at_hand = self._level is Level.INSTANCE
+        if at_hand:
+            self.include.append((tag,))
+        self.unsupported |= not at_hand or any(self._reader.values(top, tag))
 
 
-def _read(data: bytes, transfer_syntax: str) -> tuple[Dataset, bool]:
-    """The admitted data set and whether it is big endian: no parser sees bytes that the walk has not passed."""
-    if not data:
-        return Dataset(), False
-    try:
-        encoding = admission.admit(data, raw_syntax=transfer_syntax, limits=_LIMITS).encoding
-    except admission.Inadmissible as error:
-        raise Refused(Reason.UNREADABLE, "The identifier is not a readable data set.") from error
-    return read_dataset(BytesIO(data), not encoding.explicit, encoding.little), not encoding.little
-
-
-def _keys(dataset: Dataset) -> list[int]:
-    return [int(tag) for tag in sorted(dataset.keys()) if tag not in _NO_KEYS and tag & 0xFFFF]
+def _tags(elements: Elements) -> list[int]:
+    return [tag for tag in sorted(elements) if tag not in _NO_KEYS and tag & 0xFFFF]
 
 
 def _require_upper_keys(conditions: list[Condition], root: Level, level: Level) -> None:
@@ -107,74 +122,46 @@ def _require_upper_keys(conditions: list[Condition], root: Level, level: Level) 
         if not root <= upper < level:
             continue
         key = UNIQUE_KEYS[upper]
-        values = given.get((key.tag,), ())
-        if len(values) != 1 or not values[0] or any(sign in values[0] for sign in "*?"):
+        found = given.get((key.tag,), ())
+        if len(found) != 1 or not found[0] or any(sign in found[0] for sign in "*?"):
             raise Mismatch(f"{key.keyword} must have one value at this level.", key.tag)
 
 
-def _item_conditions(reader: "_Reader", item: Dataset | None, sequence: int) -> list[Condition]:
-    if item is None or not len(item):
-        return [Condition((sequence,), ())]
-    return [Condition(_path(sequence, tag), reader.values(item, tag)) for tag in _keys(item)]
-
-
-def _path(sequence: int, tag: int) -> TagPath:
-    return (sequence, tag)
-
-
-def _item_wanted(reader: "_Reader", item: Dataset | None) -> tuple[Wanted, ...]:
-    return () if item is None else tuple((f"{tag:08X}", reader.vr(item, tag), ()) for tag in _keys(item))
-
-
 class _Reader:
-    """Key values as text, taken from the raw elements: no conversion that could refuse a wildcard or log a value."""
+    """The elements of an identifier, and their values as text."""
 
-    def __init__(self, dataset: Dataset, *, big_endian: bool) -> None:
-        self._order = ">" if big_endian else "<"
-        raw = self._raw(dataset, _CHARACTER_SET)
-        self._encodings = convert_encodings(raw.decode("ascii", "replace").strip(" \0").split("\\"))
+    def __init__(self, data: bytes, transfer_syntax: str) -> None:
+        """Walks the bytes once. Raises Refused(UNREADABLE)."""
+        self._data, self.top, self._little = data, Elements(), True
+        if data:
+            try:
+                admitted = admission.admit(data, raw_syntax=transfer_syntax, limits=_LIMITS, nested=True)
+            except admission.Inadmissible as error:
+                raise Refused(Reason.UNREADABLE, "The identifier is not a readable data set.") from error
+            self.top, self._little = admitted.elements, admitted.encoding.little
+        self._decode = charsets.decoder(self._raw(self.top, _CHARACTER_SET))
 
-    def vr(self, dataset: Dataset, tag: int) -> str:
-        element = dataset.get_item(tag)
-        known = BY_TAG.get(tag)
-        if known is not None:
-            return known.vr
-        if element is not None and element.VR is not None and element.VR != "UN":
-            return str(element.VR)
-        try:
-            return dictionary_VR(tag)[:2]
-        except KeyError:
-            return "UN"
+    def vr(self, element: Element) -> str:
+        """Of the index's table, the data set, or the dictionary."""
+        known = BY_TAG.get(element.tag)
+        written = element.vr if element.vr != "UN" else ""
+        return known.vr if known else written or values.public_vr(element.tag)[:2]
 
-    def values(self, dataset: Dataset, tag: int) -> tuple[str, ...]:
+    def values(self, elements: Elements, tag: int) -> tuple[str, ...]:
         """The key's values; none, or only empty ones, is universal matching."""
-        vr, raw = self.vr(dataset, tag), self._raw(dataset, tag)
-        if vr in _NUMBERS:
-            return self._numbers(raw, vr)
-        if vr == "SQ" or not raw:
+        raw = self._raw(elements, tag)
+        vr = self.vr(elements[tag]) if raw else ""
+        if not raw or vr == "SQ":
             return ()
-        if vr in _CODED:
-            text = decode_bytes(raw, self._encodings, PN_DELIMS if vr == "PN" else TEXT_VR_DELIMS)
-        else:
-            text = raw.decode("ascii", "replace")
-        parts = [text] if vr in _SINGLE else text.split("\\")
-        return tuple(part.strip(" \0") for part in parts)
+        if vr in _NUMBERS:
+            return tuple(str(number) for number in values.numbers(raw, vr, self._little))
+        return tuple(values.split(raw, vr, self._decode))
 
-    def item(self, dataset: Dataset, tag: int) -> Dataset | None:
-        """The one item of a sequence key (PS3.4 C.2.2.2.6)."""
-        try:
-            items = dataset[tag].value
-        except Exception as error:  # the library's own exceptions are many; the bytes are at fault
-            raise Refused(Reason.UNREADABLE, "A sequence of the identifier is not readable.") from error
-        return items[0] if items else None
+    def item(self, tag: int) -> Elements:
+        """The first item of a sequence key, empty where there is none."""
+        items = self.top[tag].items or ()
+        return items[0].elements if items else Elements()
 
-    def _numbers(self, raw: bytes, vr: str) -> tuple[str, ...]:
-        form = struct.Struct(self._order + _NUMBERS[vr])
-        whole = len(raw) // form.size * form.size
-        return tuple(str(value) for (value,) in form.iter_unpack(raw[:whole]))
-
-    @staticmethod
-    def _raw(dataset: Dataset, tag: int) -> bytes:
-        element = dataset.get_item(tag) if tag in dataset else None
-        value = element.value if isinstance(element, RawDataElement) else None
-        return value or b""
+    def _raw(self, elements: Elements, tag: int) -> bytes:
+        element = elements.get(tag)
+        return self._data[element.value_offset : element.value_offset + element.length] if element else b""

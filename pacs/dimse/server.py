@@ -35,6 +35,7 @@ def serve(settings: Settings, stop: Event) -> int:
     with _listening(settings) as listener:
         node = nodes.build(settings, component="dimse")
         try:
+            _ = node.ingest, node.search  # made here, once, before threads ask for them
             reactor = Reactor(
                 listener,
                 node,

@@ -73,11 +73,24 @@ def test_an_empty_sequence_key_is_universal() -> None:
     assert conditions(asked(keys(ProcedureCodeSequence=Sequence([])))) == {(0x00081032,): ()}
 
 
-def test_keys_that_we_do_not_know_or_of_a_lower_level_come_back_empty() -> None:
-    found = asked(keys(SeriesDescription="x", PatientReligiousPreference="y", StudyID=""))
+def test_a_key_that_we_do_not_know_comes_back_empty_above_the_instance() -> None:
+    found = asked(keys(PatientReligiousPreference="y", StudyID=""))
     assert found.unsupported
     assert conditions(found) == {(0x00200010,): ()}
-    assert {tag for tag, _, _ in found.wanted} == {"0008103E", "001021F0", "00200010"}
+    assert {tag for tag, _, _ in found.wanted} == {"001021F0", "00200010"}
+
+
+def test_a_key_of_a_lower_level_is_matched_and_comes_back_empty() -> None:
+    found = asked(keys(SeriesDescription="x"))
+    assert found.unsupported
+    assert conditions(found) == {(0x0008103E,): ("x",)}
+
+
+def test_an_instance_is_asked_for_what_the_index_does_not_know() -> None:
+    found = asked(keys("IMAGE", StudyInstanceUID="1.2", SeriesInstanceUID="1.3", KVP=None))
+    assert found.query.include == {(0x00180060,)}
+    assert not found.unsupported
+    assert asked(keys("IMAGE", StudyInstanceUID="1.2", SeriesInstanceUID="1.3", KVP="120")).unsupported
 
 
 UPPER = {"PatientID": "P", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3"}

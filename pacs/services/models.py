@@ -6,7 +6,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from pacs.domain.models import Package
-from pacs.errors import Conflict, NotFound
+from pacs.errors import Conflict, NotFound, Unavailable
 from pacs.index.named import queries
 from pacs.services.books import Books, Row
 
@@ -99,6 +99,12 @@ class Models:
     def readiness(self) -> Rows:
         """The sidecars that say they cannot run models, for `/ready`; empty when all is well."""
         return [row for row in self.sidecars() if not row["ready"]]
+
+    def check_ready(self) -> None:
+        """A check of `/ready`. Raises Unavailable when a sidecar cannot run models: its device is not proved."""
+        unready = self.readiness()
+        if unready:
+            raise Unavailable(f"A sidecar cannot run models: {unready[0]['message']}")
 
 
 def _shown(row: Row) -> Row:

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 async def delete(node: "Node", request: Request) -> Response:
     """204 once nobody can see it any more; a second time 404; under legal hold 409."""
-    scope, asker = scope_of(request), source(request, "dicomweb")
+    scope, asker = scope_of(request), source(request, node.settings, "dicomweb")
     await run(lambda: node.lifecycle.delete(scope, asker))
     return Response(status_code=204)

@@ -6,12 +6,13 @@ from typing import TypeVar
 from anyio import to_thread
 from starlette.requests import Request
 
-from dicomweb import params
+from dicomweb import params, urls
 from dicomweb.negotiate import Offer, Want, choose
 from pacs.domain.events import Source
 from pacs.domain.levels import Scope
 from pacs.domain.uids import is_uid
 from pacs.errors import BadRequest
+from pacs.settings import Settings
 
 T = TypeVar("T")
 
@@ -48,9 +49,9 @@ def accepted(request: Request, *offers: Offer) -> tuple[Want, ...]:
     return choose(header, offers, parameter=parameter)
 
 
-def source(request: Request, door: str) -> Source:
+def source(request: Request, settings: Settings, door: str) -> Source:
     """Who asks: without login it is the local user, at this address."""
-    return Source(door, "local", request.client.host if request.client else "")
+    return Source(door, "local", urls.client(request, settings))
 
 
 async def run(call: Callable[[], T]) -> T:

@@ -42,7 +42,7 @@ async def store(node: "Node", request: Request) -> Response:
     content_type = _content_type(request)
     study_uid = uid(request, "study") if "study" in request.path_params else ""
     exchange(request.scope).limit = node.settings.max_upload_bytes
-    intake = Intake(node, source(request, "stow"), Expected(study_uid=study_uid))
+    intake = Intake(node, source(request, node.settings, "stow"), Expected(study_uid=study_uid))
     outcomes = await _take(intake, content_type, request.stream())
     return report(outcomes, urls.root(request, node.settings), offer)
 

@@ -33,10 +33,27 @@ def base(request: HTTPConnection, settings: Settings) -> str:
 def trusted(request: HTTPConnection, settings: Settings) -> bool:
     """Whether the peer is one of TRUSTED_PROXIES (addresses or networks)."""
     try:
-        peer = ipaddress.ip_address(request.client.host if request.client else "")
+        peer = ipaddress.ip_address(_peer(request))
         return any(peer in ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies)
     except ValueError:
         return False
+
+
+def client(request: HTTPConnection, settings: Settings) -> str:
+    """The address that asks; behind a trusted proxy the one that the proxy names, if it is an address."""
+    peer = _peer(request)
+    if not trusted(request, settings):
+        return peer
+    told = _pairs(request.headers).get("for", "") or _last(request.headers, "x-forwarded-for")
+    bracketed = re.fullmatch(r"\[(.*)\](?::\d+)?", told)
+    try:
+        return str(ipaddress.ip_address(bracketed[1] if bracketed else told))
+    except ValueError:
+        return peer
+
+
+def _peer(request: HTTPConnection) -> str:
+    return request.client.host if request.client else ""
 
 
 def split_host(host: str) -> tuple[str, int | None] | None:
@@ -47,14 +64,19 @@ def split_host(host: str) -> tuple[str, int | None] | None:
 
 def _told(headers: Mapping[str, str]) -> str | None:
     """What the nearest proxy says; it writes the last element of each list."""
-    forwarded = dict(_PAIR.findall(headers.get("forwarded", "").rpartition(",")[2]))
-    pairs = {name.lower(): value.strip() for name, value in forwarded.items()}
+    pairs = _pairs(headers)
     host = pairs.get("host") or _last(headers, "x-forwarded-host")
     scheme = (pairs.get("proto") or _last(headers, "x-forwarded-proto") or "http").lower()
     prefix = _last(headers, "x-forwarded-prefix").rstrip("/")
     if split_host(host) is None or scheme not in _DEFAULT_PORTS or not _PREFIX.fullmatch(prefix):
         return None
     return f"{scheme}://{host}{prefix}"
+
+
+def _pairs(headers: Mapping[str, str]) -> dict[str, str]:
+    """The last element of `Forwarded` (RFC 7239)."""
+    found = _PAIR.findall(headers.get("forwarded", "").rpartition(",")[2])
+    return {name.lower(): value.strip() for name, value in found}
 
 
 def _last(headers: Mapping[str, str], name: str) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from starlette.requests import Request
 
-from dicomweb.urls import root
+from dicomweb.urls import client, root
 from pacs.settings import Settings
 
 PROXIED = Settings(trusted_proxies=("10.0.0.0/8",))
@@ -60,3 +60,10 @@ def test_crooked_forwarded_values_are_not_used(prefix: str) -> None:
 def test_public_url_outranks_host() -> None:
     settings = dataclasses.replace(Settings(), public_url="https://pacs.example/")
     assert root(request(host="127.0.0.1:8000"), settings) == "https://pacs.example/dicom-web"
+
+
+def test_a_trusted_proxy_tells_who_asks() -> None:
+    for headers in ({"forwarded": 'for="[2001:db8::1]:4711"'}, {"x_forwarded_for": "9.9.9.9, 2001:db8::1"}):
+        assert client(request(peer="10.0.0.1", **headers), PROXIED) == "2001:db8::1"
+        assert client(request(peer="192.0.2.9", **headers), PROXIED) == "192.0.2.9"
+    assert client(request(peer="10.0.0.1", forwarded="for=unknown"), PROXIED) == "10.0.0.1"

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
     from pacs.services.derive import Derive
+    from pacs.services.findings import Findings
     from pacs.services.health import Health
     from pacs.services.ingest import Ingest
+    from pacs.services.instances import Files
     from pacs.services.jobs import Jobs
     from pacs.services.ledger import Ledger
     from pacs.services.lifecycle import Lifecycle
@@ -49,7 +51,7 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "stream", "pool", "metrics"):
+        for name in ("ingest", "refusals", "store", "stream", "pool", "metrics"):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
@@ -96,16 +98,28 @@ class Node:
         return Search(self.pool)
 
     @cached_property
+    def findings(self) -> "Findings":
+        from pacs.services.findings import Findings
+
+        return Findings(self.pool, self.metrics)
+
+    @cached_property
+    def files(self) -> "Files":
+        from pacs.services.instances import Files
+
+        return Files(self.pool, self.store, self.findings)
+
+    @cached_property
     def derive(self) -> "Derive":
         from pacs.services.derive import Derive
 
-        return Derive(self.pool, self.store)
+        return Derive(self.pool, self.files)
 
     @cached_property
     def retrieve(self) -> "Retrieve":
         from pacs.services.retrieve import Retrieve
 
-        return Retrieve(self.pool, self.store, self.derive)
+        return Retrieve(self.pool, self.files, self.derive)
 
     @cached_property
     def lifecycle(self) -> "Lifecycle":
@@ -177,7 +191,7 @@ class Node:
     def health(self) -> "Health":
         from pacs.services.health import Health
 
-        return Health(self.settings, self.pool)
+        return Health(self.settings, self.pool, {"ai": self.models.check_ready})
 
     @cached_property
     def status(self) -> "StatusBoard":

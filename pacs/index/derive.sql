@@ -1,0 +1,18 @@
+-- name: underived
+-- Instances after a place in the index of which nothing is derived yet, oldest first.
+SELECT i.pk, study_uid, series_uid, sop_class_uid, sop_instance_uid, transfer_syntax_uid, number_of_frames, object_name,
+       size, data_offset, encode(sha256, 'hex'), encode(data_sha256, 'hex'), series_number, instance_number
+FROM instance i JOIN series r ON r.pk = i.series_pk JOIN study s ON s.pk = i.study_pk
+WHERE i.pk > %(after)s AND NOT EXISTS (SELECT FROM instance_derived WHERE instance_pk = i.pk)
+ORDER BY i.pk LIMIT %(limit)s;
+
+-- name: keep
+-- What was derived; nothing when the instance has gone or was derived by somebody else.
+INSERT INTO instance_derived (instance_pk, metadata, frames)
+SELECT pk, %(metadata)s, %(frames)s FROM instance WHERE pk = %(pk)s AND object_name = %(object_name)s
+ON CONFLICT (instance_pk) DO NOTHING;
+
+-- name: settled_before
+-- The last instance that was stored long enough ago that none before it can still appear.
+SELECT coalesce(max(pk), 0) FROM (
+    SELECT pk FROM instance WHERE stored_at < now() - interval '2 minutes' ORDER BY stored_at DESC LIMIT 1) AS last;

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom.dsutils import encode
+from pynetdicom.dsutils import decode, encode
 
 from pacs.domain.syntaxes import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE
 from pacs.settings import Settings
@@ -108,7 +111,7 @@ def bomb() -> bytes:
     packer = zlib.compressobj(9, wbits=-15)
     zeros = bytes(1 << 20)
     start = encoded(image())
-    return packer.compress(start) + b"".join(packer.compress(zeros) for _ in range(600)) + packer.flush()
+    return packer.compress(start) + b"".join(packer.compress(zeros) for _ in range(100)) + packer.flush()
 
 
 NESTED = (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * 200
@@ -181,3 +184,100 @@ def test_every_real_file_is_kept_byte_for_byte_or_refused_with_a_reason(
             assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest(), path.name
         else:
             assert answer.command.text("ErrorComment"), path.name
+
+
+STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT_ROOT = "1.2.840.10008.5.1.4.1.2.1.1"
+
+
+def find(door: Door, level: str, model: str = STUDY_ROOT, **keys: object) -> list[Dataset]:
+    query = Dataset()
+    query.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(query, keyword, value)
+    with Sender(door.address, [(model, [EXPLICIT_LE])]) as sender:
+        *pending, final = sender.find(model, encoded(query))
+    assert final.status == 0, final
+    return [decode(BytesIO(answer.data), False, True) for answer in pending]
+
+
+@pytest.fixture(scope="module")
+def archive(live: Door) -> list[Dataset]:
+    """Two patients, three studies, a CT and an MR series each, two images a series; names beyond ASCII."""
+    images = []
+    with Sender(live.address, [(CT, [EXPLICIT_LE])]) as sender:
+        for study, (patient, name, date) in enumerate(
+            [("P1", "Müller^Jürgen", "20200101"), ("P1", "Müller^Jürgen", "20210615"), ("P2", "山田^太郎", "20211231")]
+        ):
+            for series, modality in enumerate(("CT", "MR")):
+                for number in (1, 2):
+                    ds = image(
+                        SpecificCharacterSet="ISO_IR 192", PatientID=patient, PatientName=name, StudyDate=date,
+                        StudyInstanceUID=f"1.2.3.{study}", SeriesInstanceUID=f"1.2.3.{study}.{series}",
+                        Modality=modality, InstanceNumber=number, StudyID=str(study),
+                    )  # fmt: skip
+                    images.append(ds)
+                    assert sender.store(CT, ds.SOPInstanceUID, encoded(ds)).status == 0
+    return images
+
+
+def test_studies_are_found_by_name_date_and_modality(live: Door, archive: list[Dataset]) -> None:
+    def uids(**keys: object) -> set[str]:
+        found = find(live, "STUDY", StudyInstanceUID="", **keys)
+        return {ds.StudyInstanceUID for ds in found if ds.StudyInstanceUID.startswith("1.2.3.")}
+
+    assert uids() == {"1.2.3.0", "1.2.3.1", "1.2.3.2"}
+    assert uids(SpecificCharacterSet="ISO_IR 100", PatientName="müll*") == {"1.2.3.0", "1.2.3.1"}
+    assert uids(SpecificCharacterSet="ISO_IR 192", PatientName="山田*") == {"1.2.3.2"}
+    assert uids(StudyDate="20210101-20210701") == {"1.2.3.1"}
+    assert uids(PatientID="P1", ModalitiesInStudy="MR") == {"1.2.3.0", "1.2.3.1"}
+    assert uids(PatientID="P?", StudyDate="20220101-") == set()
+
+
+def test_answers_carry_counts_and_text_beyond_ascii(live: Door, archive: list[Dataset]) -> None:
+    (ds,) = find(
+        live, "STUDY", StudyInstanceUID="1.2.3.2", PatientName="", NumberOfStudyRelatedSeries=None,
+        NumberOfStudyRelatedInstances=None, ModalitiesInStudy="",
+    )  # fmt: skip
+    assert str(ds.PatientName) == "山田^太郎"
+    assert (ds.NumberOfStudyRelatedSeries, ds.NumberOfStudyRelatedInstances) == (2, 4)
+    assert sorted(ds.ModalitiesInStudy) == ["CT", "MR"]
+    assert ds.RetrieveAETitle == "FILMROOM"
+
+
+def test_every_level_of_both_models_is_answered(live: Door, archive: list[Dataset]) -> None:
+    patients = find(live, "PATIENT", PATIENT_ROOT, PatientID="P?", NumberOfPatientRelatedStudies=None)
+    assert {ds.PatientID: ds.NumberOfPatientRelatedStudies for ds in patients} == {"P1": 2, "P2": 1}
+    studies = find(live, "STUDY", PATIENT_ROOT, PatientID="P1", StudyInstanceUID="", StudyDate="")
+    assert [ds.StudyDate for ds in studies] == ["20210615", "20200101"]
+    for model in (PATIENT_ROOT, STUDY_ROOT):
+        upper = {"PatientID": "P1", "StudyInstanceUID": "1.2.3.1"}
+        series = find(live, "SERIES", model, **upper, SeriesInstanceUID="", Modality="")
+        assert {ds.SeriesInstanceUID: ds.Modality for ds in series} == {"1.2.3.1.0": "CT", "1.2.3.1.1": "MR"}
+        images = find(
+            live, "IMAGE", model, **upper, SeriesInstanceUID="1.2.3.1.1", SOPInstanceUID="", InstanceNumber=""
+        )
+        sent = [ds.SOPInstanceUID for ds in archive if ds.SeriesInstanceUID == "1.2.3.1.1"]
+        assert [ds.SOPInstanceUID for ds in images] == sent
+        assert [ds.InstanceNumber for ds in images] == [1, 2]
+
+
+def test_a_malformed_date_is_refused_without_its_value(live: Door) -> None:
+    with Sender(live.address, [(STUDY_ROOT, [IMPLICIT_LE])]) as sender:
+        head = b"\x08\0\x20\0\x04\0\0\0DOE^\x08\0\x52\0\x06\0\0\0STUDY "
+        (final,) = sender.find(STUDY_ROOT, head)
+    assert final.status == 0xA900
+    assert "DOE" not in final.command.text("ErrorComment")
+
+
+@pytest.mark.interop
+def test_findscu_finds_what_storescu_stored(live: Door, archive: list[Dataset], tmp_path: Path) -> None:
+    if shutil.which("findscu") is None:
+        pytest.skip("findscu is not installed")
+    host, port = live.address
+    keys = ["-k", "QueryRetrieveLevel=IMAGE", "-k", "SOPInstanceUID", "-k", "StudyInstanceUID=1.2.3.0"]
+    keys += ["-k", "SeriesInstanceUID=1.2.3.0.0", "-aec", "FILMROOM", "-X", "-od", str(tmp_path)]
+    done = subprocess.run(["findscu", "-S", *keys, host, str(port)], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {str(dcmread(path, force=True).SOPInstanceUID) for path in tmp_path.glob("*.dcm")}
+    assert found == {ds.SOPInstanceUID for ds in archive if ds.SeriesInstanceUID == "1.2.3.0.0"}

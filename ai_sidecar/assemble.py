@@ -1,0 +1,79 @@
+"""From the instances of a series to a volume: read, decode, order, stack. Bounded: one copy of the pixels."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ai_sidecar import decode
+from ai_sidecar.facts import attributes_of
+from ai_sidecar.ports import SourceSeries
+from ai_sidecar.runtime import Halt
+from ai_sidecar.volume import Volume, arrange
+
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A volume and the data sets of its slices (without pixels), in its order."""
+
+    volume: Volume
+    datasets: Sequence[Dataset]
+
+
+def assemble(series: SourceSeries, require: Sequence[str], halt: Halt, threads: int = THREADS) -> Assembled:
+    """The volume of a series. Raises Unsuitable, RunFailed, Interrupted, and what reading raises."""
+
+    def read(number: int) -> tuple[Dataset, NDArray[Any]]:
+        halt.check()
+        return decode.read(series.instances[number])
+
+    with ThreadPoolExecutor(threads) as pool:
+        slices = list(pool.map(read, range(len(series.instances))))
+    datasets = [dataset for dataset, _ in slices]
+    layout = arrange([attributes_of(dataset) for dataset in datasets], series.series_uid, require)
+    ordered = [datasets[n] for n in layout.order]
+    pixels: list[NDArray[Any] | None] = [array for _, array in slices]
+    del slices
+    volume = Volume(
+        layout,
+        _stack(pixels, layout.order),
+        np.array([_number(dataset, "RescaleSlope", 1) for dataset in ordered], np.float32),
+        np.array([_number(dataset, "RescaleIntercept", 0) for dataset in ordered], np.float32),
+        _padding(ordered[0]),
+        ordered[0].get("PhotometricInterpretation") == "MONOCHROME1",
+    )
+    return Assembled(volume, ordered)
+
+
+def _stack(pixels: list[NDArray[Any] | None], order: Sequence[int]) -> NDArray[Any]:
+    """The slices in order; each is let go as soon as it is copied."""
+    present = [array for array in pixels if array is not None]
+    stacked = np.empty((len(order), *present[0].shape), np.result_type(*{array.dtype for array in present}))
+    del present
+    for place, number in enumerate(order):
+        stacked[place], pixels[number] = pixels[number], None
+    return stacked
+
+
+def _number(dataset: Dataset, keyword: str, default: float) -> float:
+    value = dataset.get(keyword)
+    return default if value in (None, "") else float(value)
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """The stored values that mark where there is no image (PS3.3 C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = sorted((int(value), int(value if limit is None else limit)))
+    if dataset.PixelRepresentation and ends[1] >= 1 << (dataset.BitsAllocated - 1):  # written as US all the same
+        wrap = 1 << dataset.BitsAllocated
+        ends = sorted(end - wrap if end >= wrap // 2 else end for end in ends)
+    return ends[0], ends[1]

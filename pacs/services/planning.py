@@ -82,7 +82,7 @@ class Planning:
         kept = [_decide(cursor, work, decision, State.PLANNED) for decision in waiting]
         kept += [_decide(cursor, work, decision, State.SKIPPED) for decision in skipped]
         cursor.execute(SQL["drop_decisions"], {"study_uid": work.study_uid, "kept": kept, "model": work.model})
-        if work.request is None:
+        if not work.model:  # all models have been asked
             self._note(cursor, work, waiting, [decision for decision in decisions if decision.may_come])
         _ring(cursor, queued, work.study_uid)
         return Planned(tuple(queued), tuple(known), len(waiting), len(skipped))
@@ -137,6 +137,7 @@ def _known(cursor: Cursor, work: Work, job_key: str) -> Row:
     assert row is not None  # it conflicted a moment ago, and jobs with inputs are never deleted
     if work.request is not None and row["state"] == State.QUEUED:
         cursor.execute(SQL["raise_priority"], {"id": row["id"], "priority": work.priority})
+        cursor.execute(SQL["enqueue"], {"ids": [row["id"]]})  # its first entry stays where it is and finds nothing
     return row
 
 

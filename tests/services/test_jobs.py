@@ -168,6 +168,16 @@ def test_an_explicit_run_is_planned_first_and_retries_what_is_dead(jobs, archive
     assert jobs.get(job)["attempts"] == 0
 
 
+def test_an_explicit_run_makes_what_waits_more_urgent(jobs, archive, study):
+    decision = to_run(priority="low")
+    (job,) = jobs.planning.plan(archive.work(study), [decision]).queued
+    work = archive.work(study, final=True, priority="urgent", request=0)
+    assert jobs.planning.plan(work, [decision]).known == (job,)
+    assert jobs.get(job)["priority"] == "urgent"
+    told = archive.sql("SELECT payload ->> 'priority' FROM outbox WHERE payload ->> 'job' = %s ORDER BY id", str(job))
+    assert told == [("low",), ("urgent",)]
+
+
 def test_an_explicit_run_while_originals_arrive_is_asked_again(jobs, archive, study):
     jobs.run(study, priority="urgent")
     work = next(work for work in iter(jobs.planning.next_work, None) if work.study_uid == study)

@@ -29,7 +29,7 @@ def describe(request: Request, settings: Settings, rows: Iterable[Row], allow: s
     """The methods of these rows by path, as JSON or WADL; `allow` is the Allow header of the resource itself."""
     offer = accepted(request, JSON, WADL)[0].offer
     resources: dict[str, list[str]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row.path, row.method)):
         resources.setdefault(row.path, []).append(row.method)
     root = base(request, settings)
     body = _json(root, resources) if offer == JSON else _wadl(root, resources)

@@ -13,7 +13,7 @@ from dicomweb import nativexml, urls
 from dicomweb.multipart import Writer
 from dicomweb.qido import JSON, PLAIN_JSON
 from dicomweb.resources import accepted, run, scope_of
-from dicomweb.stream import Streamed, blocks, etag, not_modified, unchanged
+from dicomweb.stream import Streamed, begun, blocks, etag, not_modified, unchanged
 
 if TYPE_CHECKING:
     from pacs.node import Node
@@ -36,7 +36,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
     if unchanged(request.headers, tag):
         return not_modified(tag, vary=VARY)
     headers = {"etag": tag, "cache-control": "private", "vary": VARY}
-    objects = (part.replace(BASE, root) for part in found.parts)
+    parts = await run(lambda: begun(found.parts))
+    objects = (part.replace(BASE, root) for part in parts)
     if offer.multipart:
         writer = Writer(offer.media_type)
         documents = nativexml.parts(map(orjson.loads, objects), writer)

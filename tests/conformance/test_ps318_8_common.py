@@ -16,7 +16,7 @@ def test_d35_options_tells_capabilities(http: httpx.Client) -> None:
     assert answer.status_code == 200
     listed = {row["path"]: row["methods"] for row in answer.json()["resources"]}
     assert listed["/dicom-web/studies"] == ["GET", "POST"]
-    assert listed["/dicom-web/studies/{study}"] == ["GET", "POST", "DELETE"]
+    assert listed["/dicom-web/studies/{study}"] == ["DELETE", "GET", "POST"]
     wadl = http.options("/", headers={"Accept": "application/vnd.sun.wadl+xml"})
     assert wadl.headers["content-type"].startswith("application/vnd.sun.wadl+xml")
     assert b'<resource path="/dicom-web/studies">' in wadl.content

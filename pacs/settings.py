@@ -107,7 +107,7 @@ class Settings:
     http_host: str = row("HTTP", "Address that HTTP listens on.", "127.0.0.1")
     http_port: int = row("HTTP", "DICOMweb, admin API, console. 0 = any free port, printed.", 8000, limits=PORT)
     web_port: int = row(
-        "HTTP", "The viewer, on one origin with DICOMweb and the API.", 3000, limits=PORT, effective=False
+        "HTTP", "The same again, and later the viewer, on one origin. 0 = any free port.", 3000, limits=PORT
     )
     cors_origins: tuple[str, ...] = row(
         "HTTP", "Exact origins whose pages may call us.", (), shown="none", effective=False

@@ -194,6 +194,8 @@ class Metrics:
 
     def share(self, folder: Path) -> None:
         """Write the samples to a file of this process in `folder` every few seconds, until `close`."""
+        if self._folder == folder:
+            return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         threading.Thread(target=self._share_until_closed, name="metrics", daemon=True).start()

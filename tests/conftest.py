@@ -111,6 +111,7 @@ def settings(home: Path, database_url: str, redis_url: str) -> Settings:
         database_url=database_url,
         redis_url=redis_url,
         http_port=0,
+        web_port=0,
         dicom_port=0,
         disk_reserve_gb=0.0,
         ai_series_quiet_seconds=1.0,

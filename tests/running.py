@@ -17,6 +17,7 @@ from pacs.settings import Settings, load
 
 QUICK = {
     "HTTP_PORT": "0",
+    "WEB_PORT": "0",
     "DICOM_PORT": "0",
     "DISK_RESERVE_GB": "0",
     "AI_SERIES_QUIET_SECONDS": "1",

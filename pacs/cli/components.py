@@ -17,17 +17,17 @@ Entry = Callable[[Settings, threading.Event], int]
 
 @dataclass(frozen=True)
 class Component:
-    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `port`: the settings of its host and port."""
+    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `ports`: the settings of hosts and ports."""
 
     name: str
     entry: str
-    port: tuple[str, str] | None = None
+    ports: tuple[tuple[str, str], ...] = ()
     enabled: str = ""  # the setting that can turn it off
 
 
 COMPONENTS = (
-    Component("web", "dicomweb.server:serve", port=("http_host", "http_port")),
-    Component("dimse", "pacs.dimse.server:serve", port=("dicom_host", "dicom_port")),
+    Component("web", "dicomweb.server:serve", ports=(("http_host", "http_port"), ("http_host", "web_port"))),
+    Component("dimse", "pacs.dimse.server:serve", ports=(("dicom_host", "dicom_port"),)),
     Component("clerk", "pacs.services.clerk:serve"),
     Component("ai", "ai_sidecar.server:serve", enabled="ai_enabled"),
 )
@@ -56,19 +56,18 @@ def with_ports(settings: Settings, components: tuple[Component, ...], patience: 
     `patience`: seconds to wait for one that a node killed a moment ago may still hold.
     """
     deadline = time.monotonic() + patience
-    for component in components:
-        if component.port:
-            host, port = component.port
-            while not (taken := _free_port(getattr(settings, host), getattr(settings, port), component.port)):
-                if time.monotonic() > deadline:
-                    raise SettingsError(
-                        f"Port {getattr(settings, port)} of {getattr(settings, host)} is in use; stop the program that "
-                        f"holds it, or set {port.upper()} to another port (0 = any free one)."
-                    )
-                time.sleep(0.1)
-            change: dict[str, Any] = {port: taken}
-            settings = replace(settings, **change)
-    return settings
+    chosen: dict[str, Any] = {}
+    for host, port in (pair for component in components for pair in component.ports):
+        wanted = getattr(settings, port)
+        while (taken := _free_port(getattr(settings, host), wanted, (host, port))) in {0, *chosen.values()}:
+            if wanted and time.monotonic() > deadline:
+                raise SettingsError(
+                    f"Port {wanted} of {getattr(settings, host)} is in use; stop the program that holds it, or set "
+                    f"{port.upper()} to another port (0 = any free one)."
+                )
+            time.sleep(0.1)
+        chosen[port] = taken
+    return replace(settings, **chosen)
 
 
 def _free_port(host: str, port: int, names: tuple[str, str]) -> int:

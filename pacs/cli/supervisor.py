@@ -167,6 +167,6 @@ def _announce(settings: Settings) -> None:
 def _environment(settings: Settings) -> dict[str, str]:
     """What the children run with: ours, and what we found out."""
     root = str(Path(__file__).resolve().parents[2])
-    found = ("filmroom_home", "database_url", "redis_url", "http_port", "dicom_port")
+    found = ("filmroom_home", "database_url", "redis_url", "http_port", "web_port", "dicom_port")
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, **{name.upper(): str(getattr(settings, name)) for name in found}, "PYTHONPATH": path}

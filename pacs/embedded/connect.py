@@ -13,6 +13,7 @@ from pacs.embedded.valkey import Valkey
 from pacs.settings import Settings
 
 NOTE_NAME = "node.json"
+NOTED = ("http_host", "http_port", "web_port", "dicom_host", "dicom_port", "dicom_ae_title")
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def located(settings: Settings) -> Settings:
 
 def write_note(settings: Settings) -> None:
     """Tell later commands which ports the node of this home took (port 0 = any)."""
-    ports = {name: getattr(settings, name) for name in ("http_host", "http_port", "dicom_host", "dicom_port")}
+    ports = {name: getattr(settings, name) for name in NOTED}
     _note(settings.home).write_text(json.dumps(ports), encoding="utf-8")
 
 

@@ -101,9 +101,9 @@ def test_a_second_node_on_one_home_is_refused_naming_the_first(node):
     assert node.stop() == 0
 
 
-@pytest.mark.parametrize(("name", "host"), [("HTTP_PORT", "127.0.0.1"), ("DICOM_PORT", "127.0.0.1")])
-def test_a_port_in_use_is_one_sentence_naming_the_setting(node, name, host):
-    with socket.create_server((host, 0)) as taken:
+@pytest.mark.parametrize("name", ["HTTP_PORT", "WEB_PORT", "DICOM_PORT"])
+def test_a_port_in_use_is_one_sentence_naming_the_setting(node, name):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         node.env[name] = str(port)
         node.launch()
@@ -138,12 +138,13 @@ def test_one_process_without_servers_says_what_it_needs(tmp_path):
 
 
 def test_port_0_takes_a_free_one_and_a_privileged_one_is_named(monkeypatch):
-    components = [component for component in COMPONENTS if component.port]
-    chosen = with_ports(Settings(http_port=0, dicom_port=0), tuple(components))
-    assert chosen.http_port > 1023
-    assert chosen.dicom_port > 1023
+    chosen = with_ports(Settings(http_port=0, web_port=0, dicom_port=0), COMPONENTS)
+    assert min(chosen.http_port, chosen.web_port, chosen.dicom_port) > 1023
+    assert len({chosen.http_port, chosen.web_port, chosen.dicom_port}) == 3
+    with pytest.raises(SettingsError, match="set WEB_PORT to another"):
+        with_ports(Settings(http_port=chosen.http_port, web_port=chosen.http_port), COMPONENTS)
     with pytest.raises(SettingsError, match="correct HTTP_HOST"):
-        with_ports(Settings(http_host="192.0.2.1", http_port=0), tuple(components))
+        with_ports(Settings(http_host="192.0.2.1", http_port=0), COMPONENTS)
 
 
 class Dying:

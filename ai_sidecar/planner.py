@@ -1,5 +1,6 @@
 """Turns complete studies into jobs: reads what a study holds, lets the packages select, hands the decisions in."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -67,5 +68,8 @@ class Planner:
             self.node.jobs.planning.failed(work, said)
             return
         planned = self.node.jobs.planning.plan(work, decisions)
+        if planned.queued:
+            with contextlib.suppress(Unavailable):  # the clerk's relay will do it
+                self.node.relay.publish()
         counts = {"queued": len(planned.queued), "known": len(planned.known), "skipped": planned.skipped}
         log.info("ai_study_planned", study_uid=work.study_uid, stale=planned.stale, waiting=planned.waiting, **counts)

@@ -121,9 +121,10 @@ RETURNING id;
 SELECT EXISTS (SELECT FROM node_state WHERE key = 'maintenance' AND value ->> 'state' = 'on') AS paused;
 
 -- name: begin_storing
--- The fence alone guards: whoever took the job over raised it.
+-- The fence guards: whoever took the job over raised it. Nothing is stored into a study that was deleted.
 UPDATE ai_job SET state = 'STORING', lease_until = now() + %(seconds)s * interval '1 second'
 WHERE id = %(id)s AND fence = %(fence)s AND lease_owner = %(owner)s AND state = 'RUNNING'
+  AND EXISTS (SELECT FROM study WHERE study.study_uid = ai_job.study_uid)
 RETURNING id;
 
 -- name: succeed
@@ -204,10 +205,10 @@ SELECT id FROM ai_job j WHERE state = 'QUEUED' AND queued_at < now() - %(seconds
 SELECT id, priority FROM ai_job WHERE state = 'QUEUED' ORDER BY id;
 
 -- name: cancel_orphans
--- Jobs that wait for a study that was deleted.
-UPDATE ai_job j SET state = 'CANCELLED', reason = 'study_deleted', finished_at = now(), due_at = NULL,
-    message = 'The study was deleted before the job ran.'
-WHERE state IN ('PLANNED', 'QUEUED', 'RETRY_WAIT')
+-- Jobs whose study was deleted. One that runs notices at its next heartbeat.
+UPDATE ai_job j SET state = 'CANCELLED', reason = 'study_deleted', finished_at = now(), due_at = NULL, lease_until = NULL,
+    message = 'The study was deleted before the job was done.'
+WHERE state IN ('PLANNED', 'QUEUED', 'RUNNING', 'RETRY_WAIT')
   AND NOT EXISTS (SELECT FROM study s WHERE s.study_uid = j.study_uid)
 RETURNING id;
 

@@ -16,7 +16,7 @@ class Ledger:
         self.books = books
         self.series_quiet = settings.ai_series_quiet_seconds
         self.study_quiet = max(settings.ai_study_quiet_seconds, settings.ai_series_quiet_seconds)
-        self.max_wait = settings.ai_max_wait_minutes * 60
+        self.max_wait = max(settings.ai_max_wait_minutes * 60, self.study_quiet)
 
     def note(self, study_uids: Iterable[str]) -> None:
         """Originals of these studies arrived: they are open, or reopened when they had been planned before."""

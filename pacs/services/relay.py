@@ -19,7 +19,15 @@ class Relay:
 
     def pump(self) -> int:
         """Pass on all that waits; returns how many rows. Raises Unavailable when the database or Redis is away."""
-        return _drain(self._note) + _drain(self._publish)
+        return self.note() + self.publish()
+
+    def note(self) -> int:
+        """Originals into the ledger. Raises Unavailable when the database is away."""
+        return _drain(self._note)
+
+    def publish(self) -> int:
+        """Jobs to Redis. Raises Unavailable when the database or Redis is away."""
+        return _drain(self._publish)
 
     def _note(self) -> int:
         """Originals into the ledger, in the transaction that takes their rows."""

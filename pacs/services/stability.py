@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+def note(node: "Node") -> None:
+    """Tell the ledger of originals; once a second is soon enough, and a storm of them costs little."""
+    node.relay.note()
+
+
 def relay(node: "Node") -> None:
-    """Pass on what the outbox holds."""
-    node.relay.pump()
+    """Tell Redis of jobs."""
+    node.relay.publish()
 
 
 def judge(node: "Node") -> None:
@@ -47,6 +52,7 @@ def measure(node: "Node") -> None:
 
 
 DUTIES = (
+    Duty("note", 1.0, note),
     Duty("relay", 1.0, relay, woken_by="outbox"),
     Duty("stability", 1.0, judge),
     Duty("recover", 2.0, recover),

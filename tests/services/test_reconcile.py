@@ -286,11 +286,14 @@ def test_a_retry_starts_when_it_is_due(jobs, archive, reconciler):
     assert reconciler.recover() == [job]
 
 
-def test_jobs_of_a_deleted_study_are_cancelled(jobs, archive, reconciler):
-    (job,) = queue(jobs, archive)
-    archive.delete_study(jobs.get(job)["study_uid"])
+def test_jobs_of_a_deleted_study_are_cancelled_and_store_nothing(jobs, archive, reconciler):
+    waiting, running = queue(jobs, archive, count=2)
+    lease = jobs.leases.take(running, "w")
+    archive.delete_study(lease.study_uid)
+    assert not jobs.leases.begin_storing(lease)
     reconciler.recover()
-    assert jobs.get(job)["reason"] == "study_deleted"
+    assert {jobs.get(job)["reason"] for job in (waiting, running)} == {"study_deleted"}
+    assert not jobs.leases.renew(lease)
 
 
 def test_the_gauges_tell_what_waits(jobs, archive, relay, reconciler):

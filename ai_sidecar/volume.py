@@ -71,7 +71,7 @@ def arrange(instances: Sequence[Attributes], series_uid: str, require: Sequence[
     ordered = [planes[n] for n in order]
     step = _step(ordered, normal, instances[0])
     if UNTILTED in require:
-        _untilted(step, normal, instances)
+        _untilted(step, normal)
     _in_line(ordered, step)
     uid, evidence = _frame(series_uid, [instances[n] for n in order])
     return Layout(tuple(map(int, order)), _grid(ordered, step), uid, evidence)
@@ -173,7 +173,7 @@ def _step(planes: Sequence[_Plane], normal: Vector, attributes: Attributes) -> V
     return normal * (thickness[0] if thickness and thickness[0] > 0 else 1.0)
 
 
-def _untilted(step: Vector, normal: Vector, instances: Sequence[Attributes]) -> None:
+def _untilted(step: Vector, normal: Vector) -> None:
     across = float(np.linalg.norm(np.cross(step, normal)))
     degrees = float(np.degrees(np.arctan2(across, step @ normal)))
     if degrees > TILT_DEGREES:

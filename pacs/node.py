@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from pacs.services.relay import Relay
     from pacs.services.report import Report
     from pacs.services.retrieve import Retrieve
+    from pacs.services.scrub import Scrub
     from pacs.services.search import Search
     from pacs.services.status import StatusBoard
+    from pacs.services.sweep import Sweep
     from pacs.store.base import Store
 
 
@@ -51,7 +53,7 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "refusals", "store", "stream", "pool", "metrics"):
+        for name in ("ingest", "refusals", "audit", "store", "stream", "pool", "metrics"):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
@@ -128,10 +130,22 @@ class Node:
         return Lifecycle(self.pool, self.store)
 
     @cached_property
+    def sweep(self) -> "Sweep":
+        from pacs.services.sweep import Sweep
+
+        return Sweep(self.pool, self.store, self.findings)
+
+    @cached_property
+    def scrub(self) -> "Scrub":
+        from pacs.services.scrub import Scrub
+
+        return Scrub(self.pool, self.store, self.findings)
+
+    @cached_property
     def conflicts(self) -> "Conflicts":
         from pacs.services.conflicts import Conflicts
 
-        return Conflicts(self.pool)
+        return Conflicts(self.pool, self.store, lambda: self.ingest)
 
     @cached_property
     def changes(self) -> "Changes":

@@ -25,6 +25,7 @@ class Incoming:
         self.source, self.expected, self.draft = source, expected, draft
         self.warnings: list[str] = []
         self.raw = raw
+        self.replaces = ingest.replaces  # what is stored under the same UID gives way
         self._ingest = ingest
         self._start: bytearray | None = None if raw else bytearray()  # until preamble and prefix are there
         self._next_check = SPACE_CHECK_BYTES

@@ -81,7 +81,8 @@ class Ingest:
         self, settings: Settings, store: Store, refusals: Refusals, metrics: Metrics, component: str = "ingest"
     ) -> None:
         self.largest = settings.max_upload_bytes
-        self._reserve, self._replaces = settings.disk_reserve_bytes, settings.dicom_duplicates == "replace"
+        self.replaces = settings.dicom_duplicates == "replace"
+        self._reserve = settings.disk_reserve_bytes
         self._store, self._refusals = store, refusals
         self._writer = Writer(settings.database_url, component)
         self._committer = Committer(self._writer)
@@ -309,7 +310,7 @@ class Ingest:
             pending.draft.discard()
             self._accept(pending, "known")
             return
-        if verdict.outcome == "differs" and not self._replaces:
+        if verdict.outcome == "differs" and not pending.incoming.replaces:
             raise self._set_aside(pending)
         self._replace(pending)
 
@@ -324,7 +325,7 @@ class Ingest:
     def _replace(self, pending: Pending) -> None:
         try:
             with self._aside_lock:
-                outcome = self._aside.replace(pending.item, wanted=self._replaces)
+                outcome = self._aside.replace(pending.item, wanted=pending.incoming.replaces)
         except (Away, Unknown) as error:
             raise self._unavailable(pending, isinstance(error, Away)) from None
         except Rejected as error:

@@ -1,11 +1,10 @@
 """Why objects were not accepted, each under the id that its sender was told (storage.md D7)."""
 
 import os
-import threading
 import time
-from collections import deque
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
@@ -15,12 +14,14 @@ from psycopg_pool import ConnectionPool
 from pacs.domain.events import Expected, Source
 from pacs.errors import NotFound, Reason, Refused, Unavailable
 from pacs.index.named import queries
+from pacs.services.backlog import Backlog
+from pacs.services.duties import Duty
+
+if TYPE_CHECKING:
+    from pacs.node import Node
 
 SQL = queries("refusals")
 DAYS_KEPT = 90
-MOST_WAITING = 10_000  # refusals remembered while the database is away; all of them are in the log as well
-RETRY_SECONDS = 2.0
-PATIENCE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
@@ -41,14 +42,11 @@ class Refusal:
 
 
 class Refusals:
-    """Records refusals and finds them again. A thread of its own writes them: callers may be event loops."""
+    """Records refusals and finds them again."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
         self._pool = pool
-        self._waiting: deque[Refusal] = deque(maxlen=MOST_WAITING)
-        self._news = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._backlog = Backlog(pool, SQL["add"], "refusals")
 
     def record(self, source: Source, named: Expected, reason: Reason, message: str, *, wait: bool = False) -> Refused:
         """Remember a refusal and return the exception to raise.
@@ -67,9 +65,9 @@ class Refusals:
             address=printable(source.address),
             made_at=datetime.now(UTC),
         )
-        fields = {key: value for key, value in asdict(refusal).items() if key not in ("made_at", "message")}
-        log.warning("object_refused", said=message, **fields)
-        self._enqueue(refusal, wait)
+        row = asdict(refusal)
+        log.warning("object_refused", said=message, **{k: v for k, v in row.items() if k not in ("made_at", "message")})
+        self._backlog.add(row, wait=wait)
         return Refused(
             reason,
             message,
@@ -78,46 +76,14 @@ class Refusals:
             sop_instance_uid=refusal.sop_instance_uid,
         )
 
-    def _enqueue(self, refusal: Refusal, wait: bool) -> None:
-        with self._news:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="refusals", daemon=True)
-                self._thread.start()
-            self._waiting.append(refusal)
-            self._news.notify_all()
-            if wait:
-                self._news.wait_for(lambda: refusal not in self._waiting, PATIENCE_SECONDS)
-
-    def _write(self) -> None:
-        """Until closed and empty: write what waits, in one transaction; try again when the database is back."""
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._waiting or self._closed)
-                batch = list(self._waiting)
-            if not batch:
-                return
-            try:
-                with self._pool.connection() as connection, connection.cursor() as cursor:
-                    cursor.executemany(SQL["add"], [asdict(refusal) for refusal in batch])
-            except psycopg.Error as error:
-                log.error("refusals_not_recorded", count=len(batch), exc_info=error)
-                if self._closed:
-                    return
-                time.sleep(RETRY_SECONDS)
-                continue
-            with self._news:
-                written = set(batch)
-                self._waiting = deque((r for r in self._waiting if r not in written), maxlen=MOST_WAITING)
-                self._news.notify_all()
-
     def get(self, id: str) -> Refusal:
         """The refusal of this id. Raises NotFound, or Unavailable when the database is away."""
-        waiting = next((refusal for refusal in tuple(self._waiting) if refusal.id == id), None)
-        if waiting is not None:
-            return waiting
+        for row in self._backlog.waiting():
+            if row["id"] == id:
+                return Refusal(**row)
         try:
             with self._pool.connection() as connection, connection.cursor(row_factory=class_row(Refusal)) as cursor:
-                found = cursor.execute(SQL["get"], {"id": printable(id)}).fetchone()
+                found: Refusal | None = cursor.execute(SQL["get"], {"id": printable(id)}).fetchone()
         except psycopg.Error as error:
             raise Unavailable("The database does not answer; see /ready.") from error
         if found is None:
@@ -131,11 +97,7 @@ class Refusals:
 
     def close(self) -> None:
         """Write what waits, if the database lets us."""
-        with self._news:
-            self._closed = True
-            self._news.notify_all()
-        if self._thread is not None:
-            self._thread.join(RETRY_SECONDS * 2)
+        self._backlog.close()
 
 
 def new_id() -> str:
@@ -146,3 +108,11 @@ def new_id() -> str:
 def printable(text: str) -> str:
     """What a peer said, fit for a text column and a log line."""
     return "".join(c if c.isprintable() else "?" for c in text[:128])
+
+
+def forget(node: "Node") -> None:
+    """Drop old refusals."""
+    node.refusals.forget()
+
+
+DUTIES = (Duty("forget-refusals", 3600.0, forget),)

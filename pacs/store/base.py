@@ -80,11 +80,17 @@ class Store(Protocol):
     def remove(self, names: list[str], place: Place = "objects") -> None:
         """Unlink, durably. Names that are not there are no error. Raises StoreFailed."""
 
-    def entries(self, place: Place = "objects") -> Iterator[Entry]:
-        """Every file in a place."""
+    def folders(self, place: Place = "objects") -> Iterator[list[str]]:
+        """The names of all files of a place, folder by folder."""
 
-    def clear_drafts(self, before: datetime) -> int:
-        """Remove drafts last written before a time; their number."""
+    def entry(self, name: str, place: Place = "objects") -> Entry | None:
+        """The facts about a file; None when it is not there."""
+
+    def in_use(self, name: str) -> bool:
+        """Whether some process is still writing the object, or holds its name for one."""
+
+    def clear_drafts(self) -> int:
+        """Remove staged files that no process writes any more; their number."""
 
     def close(self) -> None:
         """Give back what was prepared ahead."""

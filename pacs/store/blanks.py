@@ -1,25 +1,24 @@
 """Empty files made ahead, under their final names, whose names are durable already.
 
 An object that is written into one needs a single fsync on the path of its answer: that of its file. One fsync of the
-folder serves all blanks made together.
+folder serves all blanks made together. They are held: the sweep removes those of a process that died.
 """
 
 import contextlib
 import os
 import random
 import threading
-import time
 import uuid
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pacs.store.folders import make_folders, sync_folder
+from pacs.store.holding import create_held
 
 MADE_TOGETHER = 32
 OBJECTS_A_FOLDER = 1000
-USABLE_SECONDS = 1800.0  # far less than the age at which the sweep takes a blank for forgotten
 TOKEN_DIGITS = 20
 
 
@@ -30,7 +29,6 @@ class Blank:
     name: str
     path: Path
     file: int
-    made: float = field(default_factory=time.monotonic)
 
     def drop(self) -> None:
         """Remove it unused."""
@@ -65,13 +63,10 @@ class Blanks:
                 if len(self._ready) < MADE_TOGETHER // 2 and (self._making is None or self._making.done()):
                     self._making = self._maker.submit(self._make)
                 making = self._making
-            if blank is None:
-                assert making is not None
-                making.result()
-            elif time.monotonic() - blank.made < USABLE_SECONDS:
+            if blank is not None:
                 return blank
-            else:
-                blank.drop()
+            if making is not None:
+                making.result()
 
     def name(self) -> str:
         """A fresh object name in the folder that is being filled; for a file that is moved there. Raises OSError."""
@@ -92,7 +87,7 @@ class Blanks:
             for _ in range(MADE_TOGETHER):
                 name = self.name()
                 path = self._objects / name
-                made.append(Blank(name, path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)))
+                made.append(Blank(name, path, create_held(path)))
             for folder in {blank.path.parent for blank in made}:
                 sync_folder(folder)
         except OSError:

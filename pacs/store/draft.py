@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs.store.base import Bytes, StoreFailed, StoreFull
+from pacs.store.holding import create_held
 
 if TYPE_CHECKING:
     from pacs.store.local import LocalStore
@@ -59,7 +60,7 @@ class LocalDraft:
     def _create(self) -> None:
         try:
             self._path = self._store.staging_path()
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._file = create_held(self._path)
         except OSError as error:
             raise self._store.failed(error) from error
 

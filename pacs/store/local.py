@@ -22,10 +22,12 @@ from pacs.store.base import Entry, Place, StoreFailed, StoreFull
 from pacs.store.blanks import Blanks
 from pacs.store.draft import LocalDraft, translated
 from pacs.store.folders import SharedSync, make_folders
+from pacs.store.holding import is_held
 
 SPACE_AGE_SECONDS = 1.0
 PROBE_SECONDS = 1.0
 PROBE_BYTES = bytes(4096)
+JUST_MADE_SECONDS = 5.0  # between making a staged file and holding it
 PLACES: tuple[Place, ...] = ("objects", "conflicts", "quarantine", "lost+found")
 log = structlog.get_logger()
 
@@ -144,22 +146,29 @@ class LocalStore:
         except OSError as error:
             raise self.failed(error) from error
 
-    def entries(self, place: Place = "objects") -> Iterator[Entry]:
+    def folders(self, place: Place = "objects") -> Iterator[list[str]]:
         top = self._root / place
         for folder, _folders, files in os.walk(top):
-            for file in files:
-                path = Path(folder, file)
-                with contextlib.suppress(FileNotFoundError):
-                    facts = path.stat()
-                    changed = datetime.fromtimestamp(facts.st_mtime, UTC)
-                    yield Entry(path.relative_to(top).as_posix(), facts.st_size, changed)
+            if files:
+                below = Path(folder).relative_to(top).as_posix()
+                yield [file if below == "." else f"{below}/{file}" for file in files]
 
-    def clear_drafts(self, before: datetime) -> int:
+    def entry(self, name: str, place: Place = "objects") -> Entry | None:
+        try:
+            facts = self.path(name, place).stat()
+        except FileNotFoundError:
+            return None
+        return Entry(name, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
+
+    def in_use(self, name: str) -> bool:
+        return is_held(self.path(name))
+
+    def clear_drafts(self) -> int:
         self.prepare()
         removed = 0
         for path in (self._root / "tmp").glob("*.part"):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < before.timestamp():
+                if time.time() - path.stat().st_mtime > JUST_MADE_SECONDS and not is_held(path):
                     path.unlink()
                     removed += 1
         return removed

@@ -272,7 +272,7 @@ BEGIN
     VALUES (old.object_name, old.study_uid, old.series_uid, old.sop_instance_uid, 'replaced');
     IF old.data_sha256 = n.data_sha256 THEN
         UPDATE instance SET object_name = n.object_name, size = n.size, data_offset = n.data_offset,
-                            sha256 = n.sha256, checked_at = NULL WHERE pk = old.pk;
+                            sha256 = n.sha256, checked_at = now() WHERE pk = old.pk;
         DELETE FROM instance_derived WHERE instance_pk = old.pk;
         UPDATE finding SET cured_at = now() WHERE object_name = old.object_name AND cured_at IS NULL;
         RETURN 'known';

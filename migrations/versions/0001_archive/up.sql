@@ -79,6 +79,9 @@ CREATE TABLE series (
     UNIQUE (study_pk, series_uid)
 );
 CREATE INDEX series_by_uid ON series (series_uid);
+-- counters change with each store: room for the next version of the row on the same page
+ALTER TABLE study SET (fillfactor = 60);
+ALTER TABLE series SET (fillfactor = 60);
 CREATE INDEX series_by_modality ON series (modality, pk);
 CREATE INDEX series_many_modality ON series (pk) WHERE position('\' in modality) > 0;
 
@@ -105,12 +108,12 @@ CREATE TABLE instance (
     door                text NOT NULL,
     peer                text NOT NULL,
     stored_at           timestamptz NOT NULL DEFAULT now(),
-    checked_at          timestamptz  -- last time the scrub found the file whole
+    checked_at          timestamptz NOT NULL DEFAULT now()  -- when the file was last hashed: as it came, then by the scrub
 );
 CREATE INDEX instance_by_series ON instance (series_pk);
 CREATE INDEX instance_by_study ON instance (study_pk);
 CREATE INDEX instance_hidden ON instance (study_pk, series_pk) WHERE hidden;
-CREATE INDEX instance_by_check ON instance (checked_at NULLS FIRST, pk);
+CREATE INDEX instance_by_check ON instance (checked_at, pk);
 CREATE INDEX instance_by_stored ON instance (stored_at);
 
 -- what every read needs, computed once, soon after the answer

@@ -104,7 +104,8 @@ class Retrieve:
             some = instances[start : start + METADATA_AT_ONCE]
             with self._database() as connection:
                 kept = dict(connection.execute(SQL["metadata"], {"pks": [i.pk for i in some]}).fetchall())
-            fresh = self._derive.ensure(instance for instance in some if instance.pk not in kept)
+            # a list: by the time a lazy one is asked, `kept` has been emptied below
+            fresh = self._derive.ensure([instance for instance in some if instance.pk not in kept])
             for instance in some:
                 packed = kept.pop(instance.pk, None)
                 yield next(fresh).metadata if packed is None else zlib.decompress(packed)

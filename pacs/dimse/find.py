@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 
-from pacs.dimse import answer, command, identifier, status
-from pacs.dimse.answer import Row
+from pacs.dimse import command, identifier, status
+from pacs.dimse.answer import AnswerWriter
 from pacs.dimse.command import Command, Value
-from pacs.dimse.identifier import INSTANCE_AVAILABILITY, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, Identifier, Mismatch
+from pacs.dimse.identifier import INSTANCE_AVAILABILITY, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, Mismatch
 from pacs.dimse.operation import Context, Link, Operation
 from pacs.dimse.status import Status
 from pacs.domain.levels import Level
+from pacs.domain.query import Query
 from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 
 # information models by abstract syntax, with their highest level (PS3.4 C.6)
@@ -27,7 +28,7 @@ class Find(Operation):
     def __init__(self, link: Link, context: Context, request: Command) -> None:
         super().__init__(link, context, request)
         self._data = bytearray()
-        self._asked: Identifier | None = None
+        self._prepared: tuple[Query, AnswerWriter] | None = None
         self._answers: deque[bytes] = deque()
         self._offset = 0
         self._partly = False  # a key is not matched, or not returned (PS3.4 table C.4-1, 0xFF01)
@@ -75,25 +76,23 @@ class Find(Operation):
 
     def _page(self) -> tuple[list[bytes], bool]:
         """On a thread of the pool: the encoded answers of the next page, and whether it is the last."""
-        if self._asked is None:
-            root = MODELS[self.context.abstract_syntax]
-            self._asked = identifier.parse(bytes(self._data), self.context.transfer_syntax, root)
-        asked = self._asked
+        query, writer = self._prepared = self._prepared or self._prepare()
         limit = PAGE if self._offset else FIRST_PAGE
-        page = self.link.node.search.find(replace(asked.query, limit=limit, offset=self._offset))
+        page = self.link.node.search.find(replace(query, limit=limit, offset=self._offset))
         self._offset += len(page.rows)
-        self._partly |= asked.unsupported or bool(page.warnings)
-        answers = [answer.encode(self._complete(row, asked), self.context.transfer_syntax) for row in page.rows]
-        return answers, len(page.rows) < limit
+        self._partly |= bool(page.warnings)
+        return [writer.write(row) for row in page.rows], len(page.rows) < limit
 
-    def _complete(self, row: Row, asked: Identifier) -> Row:
-        """The keys asked for, and what every answer holds (PS3.4 C.4.1.1.3.2)."""
-        return {
-            **answer.select(row, asked.wanted),
+    def _prepare(self) -> tuple[Query, AnswerWriter]:
+        syntax = self.context.transfer_syntax
+        asked = identifier.parse(bytes(self._data), syntax, MODELS[self.context.abstract_syntax])
+        self._partly = asked.unsupported
+        always = {  # PS3.4 C.4.1.1.3.2
             f"{QUERY_RETRIEVE_LEVEL:08X}": {"vr": "CS", "Value": [asked.level_name]},
             f"{RETRIEVE_AE_TITLE:08X}": {"vr": "AE", "Value": [self.link.title]},
             f"{INSTANCE_AVAILABILITY:08X}": {"vr": "CS", "Value": ["ONLINE"]},
         }
+        return asked.query, AnswerWriter(syntax, asked.wanted, always)
 
     def _arrived(self, future: "Future[tuple[list[bytes], bool]]") -> None:
         self._fetching = False

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from pacs.dimse.answer import encode, select
+from pacs.dimse.answer import AnswerWriter, Wanted
 from pacs.domain.syntaxes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
 
 PLAIN = (IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE)
@@ -28,6 +28,11 @@ ROW: dict[str, dict[str, Any]] = {
     "0040A161": {"vr": "FD", "Value": [0.5]},
     "00420011": {"vr": "OB", "InlineBinary": "AQID"},
 }
+
+
+def encode(row: dict[str, dict[str, Any]], syntax: str) -> bytes:
+    """The answer to somebody who asks for all that the row holds."""
+    return AnswerWriter(syntax, [(tag, element["vr"], ()) for tag, element in row.items()], {}).write(row)
 
 
 def read(data: bytes, syntax: str) -> Dataset:
@@ -78,8 +83,29 @@ def test_a_value_too_long_for_its_vr_is_still_readable() -> None:
     assert read(encode(long, EXPLICIT_LE), EXPLICIT_LE).StudyID == "behind"
 
 
-def test_what_is_not_held_is_there_and_empty() -> None:
-    inner = (("00080100", "SH", ()), ("00080102", "SH", ()))
-    chosen = select(ROW, [("00100040", "CS", ()), ("00081032", "SQ", inner)])
-    assert chosen["00100040"] == {"vr": "CS"}
-    assert chosen["00081032"]["Value"] == [{"00080100": {"vr": "SH", "Value": ["X"]}, "00080102": {"vr": "SH"}}]
+def test_what_is_not_held_is_there_and_empty_and_what_is_not_wanted_is_not() -> None:
+    inner: tuple[Wanted, ...] = (("00080100", "SH", ()), ("00080102", "SH", ()))
+    wanted: list[Wanted] = [("00100040", "CS", ()), ("00081032", "SQ", inner), ("00081110", "SQ", inner)]
+    ds = read(AnswerWriter(EXPLICIT_LE, wanted, {}).write(ROW), EXPLICIT_LE)
+    assert [element.tag for element in ds] == [0x00081032, 0x00081110, 0x00100040]
+    assert ds.PatientSex == ""
+    assert [(element.tag, element.value) for element in ds.ProcedureCodeSequence[0]] == [
+        (0x00080100, "X"),
+        (0x00080102, ""),
+    ]
+
+
+def test_what_all_answers_hold_wins_over_the_row() -> None:
+    constant = {"00080054": {"vr": "AE", "Value": ["US"]}, "00100020": {"vr": "LO", "Value": ["ours"]}}
+    writer = AnswerWriter(EXPLICIT_LE, [("00100020", "LO", ()), ("00100040", "CS", ())], constant)
+    ds = read(writer.write({"00100020": {"vr": "LO", "Value": ["theirs"]}}), EXPLICIT_LE)
+    assert (ds.RetrieveAETitle, ds.PatientID, ds.PatientSex) == ("US", "ours", "")
+
+
+def test_one_answer_beyond_ascii_does_not_mark_the_next() -> None:
+    writer = AnswerWriter(EXPLICIT_LE, [("00081030", "LO", ())], {})
+    marked = [
+        "SpecificCharacterSet" in read(writer.write({"00081030": {"vr": "LO", "Value": [text]}}), EXPLICIT_LE)
+        for text in ("ü", "u", "ü")
+    ]
+    assert marked == [True, False, True]

@@ -17,19 +17,21 @@ Entry = Callable[[Settings, threading.Event], int]
 
 @dataclass(frozen=True)
 class Component:
-    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `ports`: the settings of hosts and ports."""
+    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `ports`: the settings of hosts and ports.
+    `delay`: seconds that it lets the doors go first, which are waited for, and for which two cores are few."""
 
     name: str
     entry: str
     ports: tuple[tuple[str, str], ...] = ()
+    delay: float = 0.0
     enabled: str = ""  # the setting that can turn it off
 
 
 COMPONENTS = (
     Component("web", "dicomweb.server:serve", ports=(("http_host", "http_port"), ("http_host", "web_port"))),
     Component("dimse", "pacs.dimse.server:serve", ports=(("dicom_host", "dicom_port"),)),
-    Component("clerk", "pacs.services.clerk:serve"),
-    Component("ai", "ai_sidecar.server:serve", enabled="ai_enabled"),
+    Component("clerk", "pacs.services.clerk:serve", delay=1.5),
+    Component("ai", "ai_sidecar.server:serve", delay=1.5, enabled="ai_enabled"),
 )
 
 

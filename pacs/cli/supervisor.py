@@ -22,6 +22,7 @@ from pacs.cli.greeting import greet, is_ready
 from pacs.embedded.connect import erase_note, located, missing, note_exists, write_note
 from pacs.embedded.process import spawn, wait_until
 from pacs.embedded.servers import Servers
+from pacs.errors import FilmroomError
 from pacs.hardening import with_secret_key
 from pacs.settings import Settings
 
@@ -45,7 +46,7 @@ class Child:
     """One of the node's own processes, in a session of its own."""
 
     def __init__(self, component: Component, env: dict[str, str]) -> None:
-        self.name = component.name
+        self.name, self.delay = component.name, component.delay
         self.process: subprocess.Popen[bytes] | None = None
         self._env = env
 
@@ -74,21 +75,28 @@ class Watch:
     due: float | None = None
 
     def tend(self, now: float) -> None:
-        """Notice an end, and start again once the delay has passed."""
+        """Notice an end, and start (again) once the delay has passed."""
         process = self.member.process
         if self.due is not None:
             if now >= self.due:
-                self.due, self.started = None, now
-                self.member.start()
+                self._start(now)
         elif process is not None and process.poll() is not None:
-            self.failures = 1 if now - self.started > STEADY else self.failures + 1
-            delay = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY)
-            self.due = now + delay
             if isinstance(self.member, Child):
                 self.member.clear()
-            structlog.get_logger().warning(
-                "process_ended", process=self.member.name, exit_code=process.returncode, again_in_seconds=delay
-            )
+            self._failed(now, exit_code=process.returncode)
+
+    def _start(self, now: float) -> None:
+        self.due, self.started = None, now
+        try:
+            self.member.start()
+        except (OSError, FilmroomError):  # no memory, no disk, no program: as passing as an end
+            self._failed(now, exc_info=True)
+
+    def _failed(self, now: float, **fields: object) -> None:
+        self.failures = 1 if now - self.started > STEADY else self.failures + 1
+        delay = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY)
+        self.due = now + delay
+        structlog.get_logger().warning("process_ended", process=self.member.name, again_in_seconds=delay, **fields)
 
 
 class Supervisor:
@@ -127,9 +135,9 @@ class Supervisor:
         return settings
 
     def _watch(self, settings: Settings, servers: Servers, children: Sequence[Child]) -> None:
-        for child in children:
-            child.start()
-        watches = [Watch(member) for member in (*servers.members, *children)]
+        now = time.monotonic()
+        watches = [Watch(member) for member in servers.members]
+        watches += [Watch(child, due=now + child.delay) for child in children]
         threading.Thread(target=_announce, args=(settings,), daemon=True).start()
         while not self._asked:
             now = time.monotonic()

@@ -182,3 +182,13 @@ def test_a_process_that_lived_long_is_started_at_once_again():
     watch = Watch(Dying(), started=0.0, failures=7)
     watch.tend(1000.0)
     assert watch.due == 1000.0 + FIRST_DELAY
+
+
+def test_a_process_that_cannot_be_started_is_tried_again():
+    member = Dying()
+    member.start = lambda: (_ for _ in ()).throw(OSError("no memory"))
+    watch = Watch(member, due=5.0)
+    watch.tend(4.0)
+    assert watch.due == 5.0
+    watch.tend(5.0)
+    assert watch.due == 5.0 + FIRST_DELAY

@@ -38,3 +38,8 @@ DELETE FROM ai_sidecar WHERE seen_at < now() - interval '1 day';
 SELECT owner, ready, reason, message, device, provider, seen_at,
        extract(epoch FROM now() - seen_at)::float8 AS silent_seconds
 FROM ai_sidecar WHERE seen_at > now() - %(seconds)s * interval '1 second' ORDER BY owner;
+
+-- name: states
+-- For the metrics; a quarantined package failed its check or its golden test.
+SELECT CASE WHEN disabled AND state <> 'retired' THEN 'disabled' ELSE state END AS state, count(*) AS models
+FROM ai_model GROUP BY 1;

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pacs.bus.stream import Stream
 from pacs.index.named import queries
 from pacs.services.books import Books, Cursor
+from pacs.services.models import SQL as MODELS
 from pacs.services.relay import SQL as RELAY
 from pacs.telemetry import Metrics
 
@@ -61,7 +62,9 @@ class Reconciler:
             skips = cursor.execute(SQL["skip_figures"]).fetchall()
             ages = cursor.execute(SQL["queue_age"]).fetchall()
             lag = cursor.execute(RELAY["lag"]).fetchone() or {}
+            models = cursor.execute(MODELS["states"]).fetchall()
         _set(self.metrics, "filmroom_ai_jobs", "AI jobs by state and model", ("state", "model"), jobs, "jobs")
+        _set(self.metrics, "filmroom_ai_models", "Model packages by state", ("state",), models, "models")
         _set(self.metrics, "filmroom_ai_skipped", "Skipped AI jobs by reason", ("reason",), skips, "jobs")
         _set(
             self.metrics,

@@ -53,12 +53,9 @@ class BulkElement:
                 until = min(at + CHUNK, length)
                 chunk = pread(offset + at, until - at)
                 if self.word > 1:
-                    chunk = values.turned(chunk, _VR_OF_WORD[self.word], little=False)
+                    chunk = values.turned(chunk, values.VR_OF_WORD[self.word], little=False)
                 yield chunk[max(begin - at, 0) : end - at]
             before += length
-
-
-_VR_OF_WORD = {2: "OW", 4: "OL", 8: "OV"}
 
 
 def element_at(admitted: Admitted, buffer: Bytes, path: str) -> BulkElement:

@@ -134,7 +134,7 @@ class FrameTable:
     def _cut(self, number: int, raw: bytes) -> bytes:
         """The frame's own bits, moved to the beginning of the first byte (PS3.5 8.1.1), rest bits zero."""
         if self.word > 1:
-            raw = values.turned(raw, _WORD_VR[self.word], little=False)
+            raw = values.turned(raw, values.VR_OF_WORD[self.word], little=False)
         begin = (number - 1) * self.frame_bits
         skip = begin - begin // 8 // self.word * self.word * 8
         size = -(-self.frame_bits // 8)
@@ -178,9 +178,6 @@ class FrameTable:
         )
 
 
-_WORD_VR = {2: "OW", 4: "OL", 8: "OV"}
-
-
 def table(admitted: Admitted, buffer: Bytes) -> FrameTable:
     """The frame table of an admitted object; `buffer` is the file that was admitted.
 
@@ -214,7 +211,7 @@ def _table(admitted: Admitted, data: memoryview) -> FrameTable:
     if pixels.fragments is None:
         bits = native_frame_bits(reader, top) or pixels.length * 8
         count = min(declared, pixels.length * 8 // bits)
-        word = 1 if top.little else _word(pixels, description)
+        word = 1 if top.little else word_of(pixels, description)
         return FrameTable(count, uid, description, inflated, pixels.value_offset, pixels.length, bits, word)
     places = pixels.fragments[2:]
     firsts = _first_fragments(reader, top, pixels, declared, uid)
@@ -222,11 +219,11 @@ def _table(admitted: Admitted, data: memoryview) -> FrameTable:
     return FrameTable(count, uid, description, inflated, fragments=places, firsts=firsts)
 
 
-def _word(pixels: Element, description: Description) -> int:
+def word_of(pixels: Element, description: Description) -> int:
     """Bytes that big endian swaps together: words of OW, larger samples whole."""
     if pixels.vr == "OB":
         return 1
-    return max(2, description.bits_allocated // 8)
+    return {32: 4, 64: 8}.get(description.bits_allocated, 2)
 
 
 def _first_fragments(reader: Reader, top: Item, pixels: Element, declared: int, uid: str) -> Sequence[int]:

@@ -93,6 +93,7 @@ class Item(NamedTuple):
 VRS: dict[bytes, tuple[str, bool]] = {
     vr.encode(): (vr, vr in EXPLICIT_VR_LENGTH_32) for vr in map(str, VR) if len(vr) == 2
 }
+LONG_VRS = frozenset(vr for vr, is_long in VRS.values() if is_long)
 
 
 @cache

@@ -27,6 +27,7 @@ BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 # bytes of one number, so that big endian values can be turned
 WIDTHS = {"US": 2, "SS": 2, "OW": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4,
           "FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8}  # fmt: skip
+VR_OF_WORD = {2: "OW", 4: "OL", 8: "OV"}
 _CODES = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
 
 SAFE_INTEGER = 2**53

@@ -1,9 +1,12 @@
 """WADO-RS frames: cut out as stored, or decoded to plain little-endian samples (PS3.18 10.4.1.1.6, 8.7.3)."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +15,8 @@ from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
+from pacs.domain import pixels
+from pacs.domain.frames import Description
 from pacs.domain.syntaxes import EXPLICIT_BE, EXPLICIT_LE, OCTET_STREAM, SYNTAXES, TransferSyntax
 from pacs.errors import BadRequest, NotAcceptable, NotFound
 
@@ -42,12 +47,12 @@ async def retrieve(node: "Node", request: Request) -> Response:
     scope = scope_of(request)
     instance = (await run(lambda: node.retrieve.locate(scope)))[0]
     require(instance, numbers)
-    shown = choose(request, instance, single=len(numbers) == 1)
-    listed = ",".join(map(str, numbers))
-    tag = etag(instance.sha256[:32], "decoded" if shown.decoded else "stored", listed[:64], weak=shown.offer.multipart)
-    if unchanged(request.headers, tag):
-        return not_modified(tag)
-    contents = await run(lambda: begun(_contents(node, instance, numbers, shown)))
+    candidates = representations(request, instance, single=len(numbers) == 1)
+    for known in candidates:
+        if unchanged(request.headers, _tag(instance, numbers, known)):
+            return not_modified(_tag(instance, numbers, known))
+    shown, contents = await run(lambda: _first_possible(node, instance, numbers, candidates))
+    tag = _tag(instance, numbers, shown)
     if not shown.offer.multipart:
         return _single(request, next(contents), shown, tag)
     root = f"{urls.root(request, node.settings)}{path_of(scope)}/frames"
@@ -58,6 +63,11 @@ async def retrieve(node: "Node", request: Request) -> Response:
     )
     headers = {"etag": tag, "cache-control": "private"}
     return Streamed(frame(writer, parts), media_type=writer.content_type, headers=headers)
+
+
+def _tag(instance: "StoredInstance", numbers: Sequence[int], shown: Representation) -> str:
+    listed = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
+    return etag(instance.sha256[:32], shown.transfer_syntax_uid, listed, weak=shown.offer.multipart)
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
@@ -78,15 +88,14 @@ def require(instance: "StoredInstance", numbers: Sequence[int]) -> None:
         raise NotFound(f"This instance has {instance.number_of_frames} frames.")
 
 
-def choose(request: Request, instance: "StoredInstance", *, single: bool) -> Representation:
-    """The representation that the client wants most of those that can be made. Raises NotAcceptable."""
+def representations(request: Request, instance: "StoredInstance", *, single: bool) -> list[Representation]:
+    """The representations that the client takes and the transfer syntax allows, best first. Raises NotAcceptable."""
     stored = SYNTAXES[instance.transfer_syntax_uid]
     kinds = dict.fromkeys((OCTET_STREAM, stored.media_type))
     offers = [Offer(kind, multipart) for multipart in (True, False) for kind in kinds if multipart or single]
-    for want in accepted(request, *offers):
-        shown = _represent(want, stored)
-        if shown is not None:
-            return shown
+    found = [shown for want in accepted(request, *offers) if (shown := _represent(want, stored))]
+    if found:
+        return found
     raise NotAcceptable(
         "These frames cannot be given in a transfer syntax that was asked for; transfer-syntax=* gives them as stored.",
         tuple(f'multipart/related; type="{kind}"' for kind in kinds),
@@ -107,14 +116,38 @@ def _represent(want: Want, stored: TransferSyntax) -> Representation | None:
     return None
 
 
+def _first_possible(
+    node: "Node", instance: "StoredInstance", numbers: Sequence[int], candidates: Sequence[Representation]
+) -> tuple[Representation, Iterator[bytes]]:
+    """The first representation whose first frame can be made, with its frames. Raises NotAcceptable."""
+    for shown in candidates[:-1]:
+        with suppress(NotAcceptable):
+            return shown, begun(_contents(node, instance, numbers, shown))
+    return candidates[-1], begun(_contents(node, instance, numbers, candidates[-1]))
+
+
 def _contents(
     node: "Node", instance: "StoredInstance", numbers: Sequence[int], shown: Representation
 ) -> Iterator[bytes]:
     """One byte string a frame."""
-    if shown.decoded:
-        yield from node.retrieve.decoded(instance, numbers)
-    else:
-        yield from node.retrieve.frames(instance, numbers).parts
+    found = node.retrieve.frames(instance, numbers)
+    for content in found.parts:
+        yield _plain(content, found.attributes, found.transfer_syntax_uid) if shown.decoded else content
+
+
+def _plain(content: bytes, description: Description, transfer_syntax_uid: str) -> bytes:
+    """A compressed frame as plain little-endian samples, planes apart where the object says so."""
+    try:
+        samples = pixels.decode(content, description, transfer_syntax_uid).samples
+    except pixels.Undecodable as error:
+        raise NotAcceptable(
+            f"A frame cannot be decoded: {error.message}; transfer-syntax=* gives it as stored."
+        ) from error
+    if description.bits_allocated == 1:
+        samples = np.packbits(samples, bitorder="little")
+    if samples.ndim == 3 and description.planar_configuration == 1:
+        samples = samples.transpose(2, 0, 1)
+    return bytes(np.ascontiguousarray(samples).data)
 
 
 def _single(request: Request, content: bytes, shown: Representation, tag: str) -> Response:

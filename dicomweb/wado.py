@@ -20,6 +20,7 @@ from dicomweb.stream import Streamed, begun, etag, not_modified, read, unchanged
 from pacs.domain.levels import Level
 from pacs.domain.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
 from pacs.errors import NotAcceptable
+from pacs.services import transcode
 
 if TYPE_CHECKING:
     from pacs.node import Node
@@ -173,8 +174,6 @@ def _chunks(node: "Node", sending: Sending) -> Iterator[bytes]:
     if sending.as_stored:
         yield from read(file, 0, sending.instance.size)
     else:
-        from pacs.services import transcode
-
         with file:
             yield from transcode.explicit_le(file, sending.instance)
 

@@ -5,6 +5,7 @@ line, so that a new version of ours brings its own tuning.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,7 @@ class Postgres:
 
     def _create(self) -> None:
         """initdb beside the final place, then rename: a half-made cluster is never taken for a whole one."""
+        _require_account_name()
         fresh = self.data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -151,3 +153,14 @@ class Postgres:
             return [line.strip() for line in (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()]
         except OSError:
             return []
+
+
+def _require_account_name() -> None:
+    """initdb asks for it, and a container may run us under a bare number."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise Unavailable(
+            f"The embedded Postgres needs a user with a name, and {os.geteuid()} has none; "
+            "run as another user, or set DATABASE_URL."
+        ) from error

@@ -224,10 +224,15 @@ UPDATE ai_study SET state = 'confirmed', confirmed_at = now(), wait_until = NULL
 WHERE study_uid = %(study_uid)s;
 
 -- name: claim_request
-UPDATE ai_request SET claim_until = now() + %(seconds)s * interval '1 second'
+-- An explicit run that nobody plans at this moment.
+UPDATE ai_request SET claim_until = now() + %(seconds)s * interval '1 second', claims = claims + 1
 WHERE id = (SELECT id FROM ai_request WHERE done_at IS NULL AND coalesce(claim_until, '-infinity') < now()
             ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, study_uid, model, priority;
+
+-- name: end_hopeless_request
+-- Taken several times and never planned: the ledger says why.
+UPDATE ai_request SET done_at = now() WHERE id = %(id)s AND claims >= %(claims)s;
 
 -- name: finish_request
 UPDATE ai_request SET done_at = now() WHERE id = %(id)s;

@@ -15,6 +15,7 @@ from pacs.services.books import Books, Cursor, Row
 
 SQL = queries("jobs")
 CLAIM_SECONDS = 60
+MOST_CLAIMS = 3  # of an explicit run; a complete study is tried again for ever
 AGAIN = ("study_deleted", "inputs_changed")  # cancelled by us, for reasons that a new plan with the same inputs undoes
 
 
@@ -67,6 +68,7 @@ class Planning:
         """No plan could be made: the ledger says so, and the study is tried again when the claim ends."""
         with self.books.transaction() as cursor:
             cursor.execute(SQL["plan_failed"], {"study_uid": work.study_uid, "message": message})
+            cursor.execute(SQL["end_hopeless_request"], {"id": work.request, "claims": MOST_CLAIMS})
 
     def _stale(self, cursor: Cursor, work: Work, *, gone: bool) -> Planned:
         if work.request is not None and not gone:  # a person asked: not lost because an original came meanwhile

@@ -186,6 +186,16 @@ def test_an_explicit_run_while_originals_arrive_is_asked_again(jobs, archive, st
     assert next(work for work in iter(jobs.planning.next_work, None) if work.study_uid == study).change_seq == 2
 
 
+def test_an_explicit_run_that_cannot_be_planned_ends(jobs, archive, study):
+    request = jobs.run(study)["request"]
+    for _ in range(3):
+        assert jobs.pending(study)
+        archive.sql("UPDATE ai_request SET claim_until = NULL")
+        work = next(work for work in iter(jobs.planning.next_work, None) if work.request == request)
+        jobs.planning.failed(work, "The file store does not answer.")
+    assert not jobs.pending(study)
+
+
 def test_an_explicit_run_of_what_cannot_be_names_the_cause(jobs, study):
     jobs.models.record(Package("broken", "1.0.0", "d", "quarantined", "/x", "golden", "Its golden test fails."))
     with pytest.raises(NotFound):

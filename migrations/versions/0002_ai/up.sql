@@ -39,6 +39,7 @@ CREATE TABLE ai_request (
     model               text NOT NULL DEFAULT '',  -- empty: every enabled model
     priority            text NOT NULL,
     made_at             timestamptz NOT NULL DEFAULT now(),
+    claims              integer NOT NULL DEFAULT 0,  -- how often a planner took it
     claim_until         timestamptz,
     done_at             timestamptz
 );

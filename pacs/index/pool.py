@@ -32,6 +32,8 @@ class BoundedConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
         except psycopg.errors._WaitTimeout as error:
+            if timeout is not None:  # the caller's own patience (`notifies`), not the server's silence
+                raise
             self.pgconn.finish()
             raise psycopg.OperationalError("the server does not answer") from error
 

@@ -24,7 +24,8 @@ def client(port: int) -> Iterator[DICOMwebClient]:
 def items(client: DICOMwebClient) -> list[Dataset]:
     """Three slices, stored by the client itself."""
     first = ct()
-    more = [ct(study=first.StudyInstanceUID, series=first.SeriesInstanceUID, InstanceNumber=n) for n in (2, 3)]
+    same = {"study": first.StudyInstanceUID, "series": first.SeriesInstanceUID, "PatientID": first.PatientID}
+    more = [ct(InstanceNumber=number, **same) for number in (2, 3)]
     client.store_instances(datasets=[first, *more])
     return [first, *more]
 

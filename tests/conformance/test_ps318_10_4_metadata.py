@@ -101,9 +101,7 @@ def test_d16_bulk_data_of_study_series_and_instance(http: httpx.Client, items: l
         assert all(headers["content-location"].endswith("/bulkdata/7FE00010") for headers, _ in found)
 
 
-@pytest.mark.parametrize(
-    "place", ["bulkdata/00091010", "bulkdata/xyz", "bulkdata/7FE00010/0/00100010"]
-)
+@pytest.mark.parametrize("place", ["bulkdata/00091010", "bulkdata/xyz", "bulkdata/7FE00010/0/00100010"])
 def test_d16_what_is_no_bulk_data_is_not_there(http: httpx.Client, items: list[Dataset], place: str) -> None:
     assert http.get(f"{path(items[0])}/{place}").status_code in {400, 404}
 

@@ -1,6 +1,6 @@
 """From the instances of a series to a volume: read, decode, order, stack. Bounded: one copy of the pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ from ai_sidecar import decode
 from ai_sidecar.facts import attributes_of
 from ai_sidecar.ports import SourceSeries
 from ai_sidecar.runtime import Halt
-from ai_sidecar.volume import Volume, arrange
+from ai_sidecar.volume import Attributes, Layout, Volume
 
 THREADS = 2
+LayOut = Callable[[Sequence[Attributes]], Layout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class Assembled:
     datasets: Sequence[Dataset]
 
 
-def assemble(series: SourceSeries, require: Sequence[str], halt: Halt, threads: int = THREADS) -> Assembled:
-    """The volume of a series. Raises Unsuitable, RunFailed, Interrupted, and what reading raises."""
+def assemble(series: SourceSeries, lay_out: LayOut, halt: Halt, threads: int = THREADS) -> Assembled:
+    """The volume of a series, laid out by `lay_out`. Raises Unsuitable, RunFailed, Interrupted, and what `read` raises."""
 
     def read(number: int) -> tuple[Dataset, NDArray[Any]]:
         halt.check()
@@ -36,7 +37,7 @@ def assemble(series: SourceSeries, require: Sequence[str], halt: Halt, threads: 
     with ThreadPoolExecutor(threads) as pool:
         slices = list(pool.map(read, range(len(series.instances))))
     datasets = [dataset for dataset, _ in slices]
-    layout = arrange([attributes_of(dataset) for dataset in datasets], series.series_uid, require)
+    layout = lay_out([attributes_of(dataset) for dataset in datasets])
     ordered = [datasets[n] for n in layout.order]
     pixels: list[NDArray[Any] | None] = [array for _, array in slices]
     del slices

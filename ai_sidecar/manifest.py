@@ -221,6 +221,17 @@ class Manifest:
         return next(iter(self.inputs.items()))
 
     @property
+    def needs_grid(self) -> bool:
+        """Whether images must form a grid in patient space: volumes and what is measured do, single pictures do not."""
+        return self.input[1].layout == "NCDHW" or self.model.task != "classification" or bool(self.select.require)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """What the grid must be; volumes and what is measured ask for all of it."""
+        pictures = self.input[1].layout == "NCHW" and self.model.task == "classification"
+        return self.select.require if pictures else ("uniform_spacing", "single_orientation", "no_gantry_tilt")
+
+    @property
     def onnx_file(self) -> str:
         """The one ONNX file."""
         return next(name for name in self.files if name.endswith(".onnx"))

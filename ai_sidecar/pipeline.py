@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ai_sidecar import postprocess, preprocess, window
-from ai_sidecar.assemble import Assembled, assemble
+from ai_sidecar.assemble import Assembled, LayOut, assemble
 from ai_sidecar.package import Package
 from ai_sidecar.ports import JobContext, Outcome, ResultFile, RunFailed, SourceSeries, StopSignal
 from ai_sidecar.preprocess import Mapped
@@ -19,7 +19,7 @@ from ai_sidecar.results import seg, sr
 from ai_sidecar.results.header import Origin
 from ai_sidecar.runtime import CPU, Halt, Runtime, Session
 from ai_sidecar.survey import Found, survey
-from ai_sidecar.volume import ALL_REQUIRED
+from ai_sidecar.volume import arrange, line_up
 
 Array = NDArray[Any]
 
@@ -72,7 +72,7 @@ def run(
         _proved(package, session)
     given = _Run(package, job, runtime, halt, clock, session)
     with clock.stage("decode"):
-        assembled = assemble(series[0], _required(package), halt)
+        assembled = assemble(series[0], _lay_out(package, series[0].series_uid), halt)
     origin = Origin(package, job, series[0].series_uid, assembled.datasets, assembled.volume.layout)
     report, seg_file, seg_dataset = _report(given, origin, assembled)
     with clock.stage("write"):
@@ -86,14 +86,17 @@ def _proved(package: Package, session: Session) -> None:
         raise RunFailed("device", "The model insists on a GPU, and this sidecar has none.")
 
 
-def _required(package: Package) -> Sequence[str]:
-    """Volumes are measured on even, upright grids only; slices on their own ask for what the manifest names."""
-    whole = package.manifest.input[1].layout == "NCDHW" or package.manifest.model.task == "segmentation"
-    return ALL_REQUIRED if whole else package.manifest.select.require
+def _lay_out(package: Package, series_uid: str) -> LayOut:
+    """How the planner laid the series out, on the images themselves."""
+    manifest = package.manifest
+    if manifest.needs_grid:
+        return lambda attributes: arrange(attributes, series_uid, manifest.required)
+    return line_up
 
 
 def _report(given: _Run, origin: Origin, assembled: Assembled) -> tuple[sr.Report, ResultFile | None, Dataset | None]:
-    comments = (*given.job.evidence, *assembled.volume.layout.evidence, *_device_notes(given))
+    told = (*given.job.evidence, *assembled.volume.layout.evidence, *_device_notes(given))
+    comments = tuple(dict.fromkeys(told))
     if given.package.manifest.model.task == "classification":
         scores = _classify(given, assembled)
         return sr.Report(scores=scores, comments=comments), None, None

@@ -25,6 +25,7 @@ TILT_DEGREES = 0.5
 NAMED_MOST = 5  # positions that a sentence names
 UNIFORM, SINGLE, UNTILTED = "uniform_spacing", "single_orientation", "no_gantry_tilt"
 ALL_REQUIRED = (UNIFORM, SINGLE, UNTILTED)
+NO_PLACES = "The images were taken one by one; where they lie in the patient was not used."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,19 @@ def arrange(instances: Sequence[Attributes], series_uid: str, require: Sequence[
     _in_line(ordered, step)
     uid, evidence = _frame(series_uid, [instances[n] for n in order])
     return Layout(tuple(map(int, order)), _grid(ordered, step), uid, evidence)
+
+
+def line_up(instances: Sequence[Attributes]) -> Layout:
+    """Images that need no place in the patient, as they come: the affine only holds the pixel spacing, or 1 mm."""
+    _single_frames(instances)
+    matrices = {tuple(_matrix(attributes)) for attributes in instances}
+    if len(matrices) != 1 or len(next(iter(matrices))) != 2:
+        raise Unsuitable("mixed_sizes", "The images of the series differ in rows or columns.")
+    rows, columns = (int(size) for size in next(iter(matrices)))
+    spacing = numbers(instances[0], "PixelSpacing") or [1.0, 1.0]
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1.0, spacing[0], spacing[-1], 1.0
+    return Layout(tuple(range(len(instances))), Grid((len(instances), rows, columns), affine), "", (NO_PLACES,))
 
 
 @dataclass(frozen=True, slots=True)

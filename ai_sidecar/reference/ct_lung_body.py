@@ -263,7 +263,7 @@ min_ort = "1.17"
 [select]
 modality = ["CT"]
 sop_classes = ["1.2.840.10008.5.1.4.1.1.2"]
-body_part = ["*CHEST*", "*THORAX*", "*LUNG*", ""]
+body_part = ["*CHEST*", "*THORAX*", "*LUNG*", '""']
 slice_thickness = [0.2, 12.0]
 rows = [64, 2048]
 min_slices = 10

@@ -10,7 +10,7 @@ from pydicom.uid import UID
 
 from ai_sidecar.results import codes
 from ai_sidecar.results.codes import coded
-from ai_sidecar.results.header import Origin, begin, decimal, decimals, part10, reference
+from ai_sidecar.results.header import SIDECAR, Origin, begin, decimal, decimals, part10, reference
 from ai_sidecar.survey import Found
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -62,7 +62,7 @@ def _image(origin: Origin, result: Dataset, *, overlap: bool) -> None:
     result.SegmentsOverlap = "UNDEFINED" if overlap else "NO"
     result.ContentLabel = re.sub(r"[^A-Z0-9_ ]", "_", origin.package.name.upper())[:16]
     result.ContentDescription = origin.text(origin.description)
-    result.ContentCreatorName = origin.text(origin.job.manufacturer)
+    result.ContentCreatorName = f"{origin.text(origin.job.manufacturer, 32)}^{SIDECAR}"
     _loss(origin, result)
 
 

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 FAIR_EVERY = 3  # every third free slot goes to the class that waited longest
 CLAIM_EVERY = 5.0
 INSIST_SECONDS = 1.0
+ENDED = (State.SUCCEEDED, State.SKIPPED, State.DEAD)
 KILLED = 70  # exit code of a process that ends because a run does not
 
 
@@ -41,6 +42,9 @@ class Bench(Protocol):
 
     def store(self, lease: Lease, made: ResultFile) -> Result:
         """Store one object of the outcome through the node's door. Raises RunFailed, Unavailable."""
+
+    def done(self, lease: Lease) -> None:
+        """Nothing more will be done for this job: forget what was kept for another attempt."""
 
 
 class Worker:
@@ -120,6 +124,8 @@ class Worker:
         except Exception as error:
             move = self._verdict(held, error)
             state = move and self._insist(held, move)
+        if state in ENDED:
+            self.bench.done(held.lease)
         said = str(state or LOST)
         log.info("ai_job_ended", job=held.lease.job_id, model=held.lease.model, state=said)
         self._count(held.lease, said)

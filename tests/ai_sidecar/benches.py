@@ -18,6 +18,7 @@ class FakeBench:
         self.behave = behave or (lambda lease, stop: None)
         self.before_store: Callable[[Lease], None] = lambda lease: None
         self.ran: list[int] = []
+        self.over: list[int] = []
         self.stored: dict[str, int] = {}
         self.is_ready = True
         self._lock = threading.Lock()
@@ -39,6 +40,9 @@ class FakeBench:
         with self._lock:
             self.stored[made.sop_instance_uid] = self.stored.get(made.sop_instance_uid, 0) + 1
         return Result(made.role, made.sop_class_uid, made.sop_instance_uid, made.series_uid)
+
+    def done(self, lease: Lease) -> None:
+        self.over.append(lease.job_id)
 
 
 def _file(lease: Lease, role: str, sop_class_uid: str) -> ResultFile:

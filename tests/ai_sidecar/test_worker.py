@@ -104,6 +104,7 @@ def test_a_job_runs_once_and_leaves_its_results(node, queue, work, client):
     assert row["provider"] == "FakeProvider"
     assert row["timings"].keys() >= {"infer", "run", "store"}
     assert bench.ran == [job]
+    wait_for(lambda: bench.over == [job])
     wait_for(lambda: client.xlen("ai:jobs:normal") == 0)
 
 

@@ -101,6 +101,9 @@ class StandIn:
     def store(self, lease, made):
         return self.local.store(lease, made)
 
+    def done(self, lease):
+        pass
+
 
 @pytest.fixture(scope="module")
 def clerk(node):

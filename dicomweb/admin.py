@@ -69,6 +69,7 @@ def change_job(move: str) -> Handler:
     """The handler of `retry`, `cancel` or `drop`: 409 where the job's state does not allow it."""
 
     async def handler(node: "Node", request: Request) -> Response:
+        """Moves an AI job; 409 where its state does not allow it."""
         id_ = number_of(request, "id")
         return answer(await in_thread(lambda: getattr(node.jobs, move)(id_)))
 

@@ -50,6 +50,7 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", "/health", ops.health, "public"),
     Row("GET", "/ready", ops.ready, "public"),
     Row("GET", "/metrics", ops.metrics, "metrics"),
+    Row("GET", "/openapi.json", ops.described, "public"),
     Row("GET", ROOT, ops.root, "public"),
     # QIDO-RS (PS3.18 10.6)
     Row("GET", f"{ROOT}/studies", qido.search(Level.STUDY), "search"),
@@ -110,6 +111,7 @@ def build(node: "Node") -> Starlette:
         exception_handlers={FilmroomError: _problem, HTTPException: _http_problem},
     )
     app.router.redirect_slashes = False
+    app.state.routes = ROUTES
     return app
 
 
@@ -155,7 +157,9 @@ class WithoutSlash:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "http" and path.startswith((f"{ROOT}/", "/api/", "/wado", "/health", "/ready", "/metrics")):
+        if scope["type"] == "http" and path.startswith(
+            (f"{ROOT}/", "/api/", "/wado", "/health", "/ready", "/metrics", "/openapi")
+        ):
             scope["path"] = path.rstrip("/")
         await self.app(scope, receive, send)
 

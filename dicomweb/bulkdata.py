@@ -53,6 +53,8 @@ async def retrieve_all(node: "Node", request: Request) -> Response:
     instances = {item.sop_instance_uid: item for item in await run(lambda: node.retrieve.locate(scope))}
     found = await run(lambda: node.retrieve.metadata(scope))
     elements = await run(lambda: [uri for part in found.parts for uri in bulk_uris(orjson.loads(part))])
+    if not elements:
+        raise NotFound("None of these instances has bulk data; metadata holds all of their values.")
     parts = _of_uris(node, instances, elements, root)
     return _multipart(await run(lambda: begun(parts)), OCTET_STREAM)
 

@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import urls
+from dicomweb import openapi, urls
 from dicomweb.resources import run
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ async def metrics(node: "Node", _request: Request) -> Response:
     """Prometheus text."""
     text = await run(node.metrics.render)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def described(_node: "Node", request: Request) -> Response:
+    """This list, as an OpenAPI document."""
+    return _json(openapi.document(request.app.state.routes))
 
 
 async def root(node: "Node", request: Request) -> Response:

@@ -22,7 +22,8 @@ class TooLong(Exception):
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. A silent or dripping client is closed after `HEAD_SECONDS`."""
 
-    _head = 0  # bytes of the head that is being read
+    _head = 0  # bytes of the head that the parser has told
+    _unparsed = 0  # bytes that came for this head so far, told or not
     _in_head = True
     _refusal = 400
     _deadline: asyncio.TimerHandle | None = None
@@ -38,9 +39,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._in_head and self._deadline is not None and not self.transport.is_closing():
-            # a header that never ends reaches no callback: count what came, too
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
+            # a header that never ends is never told: what came counts by itself
+            self._unparsed += len(data)
+            if self._unparsed > HEAD_BYTES:
                 self._refuse(431)
 
     def on_message_begin(self) -> None:
@@ -69,7 +70,7 @@ class LimitedProtocol(HttpToolsProtocol):
             raise TooLong
 
     def _expect_head(self) -> None:
-        self._in_head, self._head = True, 0
+        self._in_head, self._head, self._unparsed = True, 0, 0
         if self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self._refuse, 408)
 

@@ -32,6 +32,7 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
     """The handler that searches at this level below what its path fixes. No match is 200 with an empty list."""
 
     async def handler(node: "Node", request: Request) -> Response:
+        """Searches at this level; no match is an empty list."""
         offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
         query = _query(request, level)
         page = await run(lambda: node.search.find(query))

@@ -7,6 +7,7 @@ from typing import ClassVar
 import httpx
 import pytest
 
+from dicomweb.app import ROUTES
 from pacs.errors import Unavailable
 
 Call = type(lambda: None)
@@ -160,3 +161,17 @@ class TestMethods:
         assert answer.status_code == 200
         assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
         assert answer.json()["resources"] == [{"path": "/dicom-web/studies", "methods": ["GET", "POST"]}]
+
+
+def test_openapi_holds_every_route_with_words_of_its_own(bare: Call) -> None:
+    found = bare("GET", "/openapi.json").json()
+    assert found["openapi"].startswith("3.")
+    for row in ROUTES:
+        operation = found["paths"][row.path.replace(":path", "")][row.method.lower()]
+        assert operation["summary"], row
+        assert operation["x-permission"] == row.permission
+
+
+def test_every_route_has_a_permission() -> None:
+    assert all(row.permission for row in ROUTES)
+    assert len({(row.method, row.path) for row in ROUTES}) == len(ROUTES)

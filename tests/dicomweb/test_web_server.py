@@ -55,6 +55,12 @@ def test_a_header_that_never_ends_is_refused_while_it_comes(wire: int) -> None:
     assert talk(wire, b"GET / HTTP/1.1\r\nX: ", *[b"a" * 8192] * 5).startswith(b"HTTP/1.1 431 ")
 
 
+def test_a_head_within_the_limit_may_come_in_pieces(wire: int) -> None:
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + b"a" * 30_000 + b"\r\n\r\n"
+    pieces = [head[start : start + 1000] for start in range(0, len(head), 1000)]
+    assert talk(wire, *pieces).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_is_no_http_is_refused(wire: int) -> None:
     assert talk(wire, b"\x00\x01garbage\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 

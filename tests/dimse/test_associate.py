@@ -17,15 +17,15 @@ from pacs.dimse.associate import (
 )
 from pacs.dimse.pdu import HEADER, ProtocolError
 
-uids = st.from_regex(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){1,5}", fullmatch=True)
-titles = st.from_regex(r"[A-Z0-9_]{1,16}", fullmatch=True)
+uids = st.lists(st.integers(0, 2**40), min_size=2, max_size=4).map(lambda parts: ".".join(map(str, parts)))
+titles = st.text("ABC019_ x", min_size=1, max_size=16).map(str.strip)
 users = st.builds(
     UserInformation,
     max_pdu=st.integers(0, 2**32 - 1),
     implementation_class_uid=uids,
-    implementation_version=st.from_regex(r"[A-Z0-9_]{0,16}", fullmatch=True),
+    implementation_version=titles,
     window=st.none() | st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)),
-    roles=st.lists(st.builds(Role, uids, st.booleans(), st.booleans()), max_size=4).map(tuple),
+    roles=st.lists(st.builds(Role, uids, st.booleans(), st.booleans()), max_size=2).map(tuple),
     extended=st.lists(st.tuples(uids, st.binary(max_size=6)), max_size=3).map(tuple),
     identity=st.none()
     | st.builds(Identity, st.integers(1, 5), st.booleans(), st.binary(max_size=20), st.binary(max_size=20)),
@@ -33,11 +33,11 @@ users = st.builds(
 odd = st.integers(0, 127).map(lambda number: 2 * number + 1)
 proposed = st.lists(
     st.builds(ProposedContext, odd, uids, st.lists(uids, min_size=1, max_size=5).map(tuple)),
-    max_size=8,
+    max_size=4,
     unique_by=lambda context: context.context_id,
 ).map(tuple)
 results = st.lists(
-    st.builds(ContextResult, odd, st.integers(0, 4), uids), max_size=8, unique_by=lambda result: result.context_id
+    st.builds(ContextResult, odd, st.integers(0, 4), uids), max_size=4, unique_by=lambda result: result.context_id
 ).map(tuple)
 
 

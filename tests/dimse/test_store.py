@@ -20,7 +20,7 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 OPERATIONS = "filmroom_dimse_operations_total"
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 400_000), st.integers(64, 131_072), st.randoms(use_true_random=False))
 def test_any_data_set_arrives_byte_for_byte(door: Door, size: int, max_pdu: int, chance: object) -> None:
     data = chance.randbytes(size)  # type: ignore[attr-defined]

@@ -51,14 +51,25 @@ def nested(depth: int) -> Dataset:
     return ds
 
 
+SERIES = 8  # files of a folder that holds one long series
+
+
 def real_files() -> list[Path]:
-    """The real files that this machine has: those of FILMROOM_TEST_DATA and those inside pydicom's package."""
+    """The real files that this machine has: those inside pydicom's package and those of FILMROOM_TEST_DATA.
+
+    Of long series (ct_head, mr_fmri, ct_chest) a few files stand for all, unless FILMROOM_TEST_ALL is set.
+    """
     roots = [Path(pydicom.__file__).parent / "data" / name for name in ("test_files", "charset_files")]
     if named := os.environ.get("FILMROOM_TEST_DATA"):
-        roots.append(Path(named))
+        roots += [folder for folder in sorted(Path(named).iterdir()) if folder.is_dir()]
     skipped = {".py", ".txt", ".json", ".md", ".pyc", ".tiff", ".gz", ".csv", ".icc", ".dump"}
-    found = [path for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
-    return [path for path in found if path.suffix not in skipped and path.name != "README"]
+    found = []
+    for root in roots:
+        files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+        files = [path for path in files if path.suffix not in skipped and path.name != "README"]
+        long = root.name in {"ct_head", "mr_fmri", "ct_chest"} and "FILMROOM_TEST_ALL" not in os.environ
+        found += files[:: len(files) // SERIES] if long else files
+    return found
 
 
 _text = st.text("abcXYZ019 .-_äÖßéñ", max_size=16)

@@ -95,6 +95,12 @@ def words_match(key: str, values: Sequence[str]) -> bool:
     return all(any(word.startswith(w) for word in have) for w in re.split(r"[\s^=]+", folded(key)) if w)
 
 
+def ends(key: str) -> tuple[str, str]:
+    """The two ends of a range, empty where it is open; a single value is both."""
+    low, hyphen, high = key.partition("-")
+    return (low, high) if hyphen else (key, key)
+
+
 def one_matches(key: str, vr: str, value: str) -> bool:
     value = value.strip()
     if vr == "PN":
@@ -105,11 +111,11 @@ def one_matches(key: str, vr: str, value: str) -> bool:
         return number(value) is not None and number(value) == number(key)
     if vr == "DA":
         have = day(value)
-        low, high = (key.split("-") + [""])[:2] if "-" in key else (key, key)
+        low, high = ends(key)
         return have is not None and (day(low) or 0) <= have <= (day(high) or 99999999)
     if vr == "TM":
         have_time = clock(value)
-        low, high = (key.split("-") + [""])[:2] if "-" in key else (key, key)
+        low, high = ends(key)
         first, last = clock(low) or (Decimal(-1), None), clock(high) or (None, Decimal(99999999))
         if have_time is None:
             return False
@@ -134,7 +140,9 @@ def key_matches(key: Sequence[str], vr: str, values: Sequence[str], fuzzy: bool)
         elif vr == "PN" and fuzzy and not {"*", "?"} & set(piece):
             if words_match(piece, present):
                 return True
-        elif any(one_matches(piece, vr, value) for value in present) or (vr == "PN" and not (piece.strip("^= ") and piece.strip("*= "))):
+        elif vr == "PN" and not (piece.strip("^= ") and piece.strip("*= ")):
+            return True  # no name at all, or any name: universal
+        elif any(one_matches(piece, vr, value) for value in present):
             return True
     return False
 

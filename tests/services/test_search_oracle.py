@@ -23,17 +23,18 @@ STUDIES, QUERIES = 200, int(os.environ.get("SEARCH_QUERIES", "300"))
 SEED = int(os.environ.get("SEARCH_SEED", "1"))
 
 NAMES = [
-    ["Doe^John"], ["DOE^JOHN^^"], ["doe^jon"], ["Müller^Jörg"], ["MULLER^JORG"], ["Ångström^Åsa^^Dr."], ["Doe"],
-    ["Yamada^Tarou=山田^太郎=やまだ^たろう"], ["=山田^太郎"], ["Иванов^Пётр"], ["ИВАНОВ^ПЕТР"], ["O'Brien^Mary"], ["Straße^U"],
-    ["100%^Real"], ["Under_score^A"], ['Quo"te^X'], [], [""], ["^Smith"], ["Doe^"], [" Doe ^ John "], ["Wang^XiaoDong=王^小东"],
-    ["Doe^John^Middle^Dr^Jr"], ["Løvås^Øyvind"], ["Do*^J?hn"], ["Doe^^Only"], ["Mary Ann^Doe"],
+    ["Doe^John"], ["DOE^JOHN^^"], ["doe^jon"], ["Müller^Jörg"], ["MULLER^JORG"], ["Ångström^Åsa^^Dr."],
+    ["Yamada^Tarou=山田^太郎=やまだ^たろう"], ["=山田^太郎"], ["Иванов^Пётр"], ["ИВАНОВ^ПЕТР"], ["Doe"],
+    ["Straße^U"], ["100%^Real"], ["Under_score^A"], ['Quo"te^X'], [], [""], ["^Smith"], ["Doe^"], [" Doe ^ John "],
+    ["Wang^XiaoDong=王^小东"], ["Doe^John^Middle^Dr^Jr"], ["Løvås^Øyvind"], ["Do*^J?hn"], ["Doe^^Only"],
+    ["Mary Ann^Doe"], ["O'Brien^Mary"],
 ]  # fmt: skip
 WORDS = [
-    ["P1"], ["p1"], ["P_1"], ["P%1"], ["P11"], ["A'1"], ['A"1'], ["00123"], ["123"], [], [""], ["P1", "P2"], ["X 1"], [" X1 "],
-    ["a*b"], ["a?b"], ["ab"], ["AB-12"], ["ä"], ["P1", "", "x"], ["$1"], ["(P1)"], ["%"], ["_"],
+    ["P1"], ["p1"], ["P_1"], ["P%1"], ["P11"], ["A'1"], ['A"1'], ["00123"], ["123"], [], [""], ["P1", "P2"], ["X 1"],
+    [" X1 "], ["a*b"], ["a?b"], ["ab"], ["AB-12"], ["ä"], ["P1", "", "x"], ["$1"], ["(P1)"], ["%"], ["_"],
 ]  # fmt: skip
-DATES = [["20200101"], ["20200131"], ["2020.01.15"], ["20191231"], [], ["notadate"], ["20210615"], ["20200101", "20210615"],
-         ["20210615", "20190101"], ["19000101"], ["20201301"]]  # fmt: skip
+DATES = [["20200101"], ["20200131"], ["2020.01.15"], ["20191231"], [], ["notadate"], ["20210615"],
+         ["20200101", "20210615"], ["20210615", "20190101"], ["19000101"], ["20201301"]]  # fmt: skip
 TIMES = [["10"], ["1030"], ["103000"], ["103000.5"], ["10:30:15"], ["235959.999999"], [], ["0000"], ["103060"], ["99"],
          ["103000.123456"], ["11", "23"]]  # fmt: skip
 NUMBERS = [["1"], ["01"], ["-3"], ["10"], [], ["x"], ["2"], ["+2"], ["0"]]
@@ -115,7 +116,8 @@ def wildcards(rng: random.Random, text: str) -> str:
 
 def text_key(rng: random.Random, text: str, vr: str) -> str:
     if vr == "PN":
-        text = rng.choice([text, text.upper(), text.lower(), text + "^", text + "^*", text.split("^", maxsplit=1)[0] + "^*", text])
+        family = text.partition("^")[0]
+        text = rng.choice([text, text, text.upper(), text.lower(), f"{text}^", f"{text}^*", f"{family}^*"])
     if vr != "AS" and rng.random() < 0.5:
         text = wildcards(rng, text)
     return text if rng.random() < 0.9 else f" {text} "

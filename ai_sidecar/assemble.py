@@ -28,7 +28,7 @@ class Assembled:
 
 
 def assemble(series: SourceSeries, lay_out: LayOut, halt: Halt, threads: int = THREADS) -> Assembled:
-    """The volume of a series, laid out by `lay_out`. Raises Unsuitable, RunFailed, Interrupted, and what `read` raises."""
+    """The volume of a series, laid out by `lay_out`. Raises Unsuitable, RunFailed, Interrupted."""
 
     def read(number: int) -> tuple[Dataset, NDArray[Any]]:
         halt.check()

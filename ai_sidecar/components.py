@@ -41,11 +41,12 @@ class Runs:
 def runs(mask: Mask) -> Runs:
     """The runs of a mask (k, j, i) with their components."""
     slices, rows, columns = mask.shape
-    flat = np.zeros((slices * rows, columns + 2), np.int8)
-    flat[:, 1:-1] = mask.reshape(-1, columns)
-    edges = np.diff(flat, axis=1)
-    line, start = np.nonzero(edges == 1)
-    stop = np.nonzero(edges == -1)[1]
+    padded = np.zeros((slices * rows, columns + 1), bool)
+    padded[:, 1:] = mask.reshape(-1, columns)
+    flat = np.append(padded.ravel(), False)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])  # a run begins, ends, the next begins: every line starts with a gap
+    line, start = np.divmod(edges[::2], columns + 1)
+    stop = start + edges[1::2] - edges[::2]
     pairs = [
         _touching(line, start, stop, step=1, columns=columns, wrap=rows),
         _touching(line, start, stop, step=rows, columns=columns, wrap=0),

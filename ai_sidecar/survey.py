@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ai_sidecar.manifest import Label
 from ai_sidecar.postprocess import Segmentation, select
@@ -12,20 +14,28 @@ from ai_sidecar.volume import Volume
 
 @dataclass(slots=True)
 class Sums:
-    """What one label adds up to, in modality values."""
+    """What one label adds up to, in modality values; only what `wanted` needs is added up."""
 
+    wanted: frozenset[str]
     voxels: int = 0
     total: float = 0.0
     squares: float = 0.0
     least: float = float("inf")
     most: float = float("-inf")
 
-    def add(self, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
-        """One slice's values."""
-        self.voxels += len(values)
-        self.total += float(values.sum())
-        self.squares += float(values @ values)
-        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
+    def add(self, stored: NDArray[Any], slope: float, intercept: float) -> None:
+        """One slice's stored values; integers add up exactly."""
+        count = len(stored)
+        self.voxels += count
+        if self.wanted & {"mean", "std"}:
+            total = float(stored.sum(dtype=np.int64))
+            self.total += slope * total + intercept * count
+        if "std" in self.wanted:
+            wide = stored.astype(np.float64)
+            self.squares += slope**2 * float(wide @ wide) + 2 * slope * intercept * total + intercept**2 * count
+        if self.wanted & {"min", "max"}:
+            ends = [slope * float(end) + intercept for end in (stored.min(), stored.max())]
+            self.least, self.most = min(self.least, *ends), max(self.most, *ends)
 
     @property
     def mean(self) -> float:
@@ -60,13 +70,13 @@ class Found:
 
 @dataclass(slots=True)
 class _Tally:
-    sums: Sums = field(default_factory=Sums)
+    sums: Sums
     frames: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 def survey(segmentation: Segmentation, volume: Volume, labels: Sequence[Label], *, pack: bool = True) -> list[Found]:
     """The labels that are present, in the manifest's order; without `pack` their frames are empty."""
-    tallies = {label.index: _Tally() for label in labels}
+    tallies = {label.index: _Tally(Sums(frozenset(label.measurements))) for label in labels}
     for k in range(volume.grid.shape[0]):
         plane = segmentation.slice(k)
         values = volume.stored[k]
@@ -75,7 +85,7 @@ def survey(segmentation: Segmentation, volume: Volume, labels: Sequence[Label], 
             mask = select(plane, index)
             inside = values[mask]
             if len(inside):
-                tally.sums.add(inside.astype(np.float64) * slope + intercept)
+                tally.sums.add(inside, slope, intercept)
                 tally.frames.append((k, np.packbits(mask, bitorder="little").tobytes() if pack else b""))
     present = [label for label in labels if tallies[label.index].frames]
     ml = volume.grid.voxel_ml

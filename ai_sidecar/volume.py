@@ -253,5 +253,6 @@ class Volume:
         if self.padding is None:
             return None
         slab = self.stored[start:stop]
-        marked: NDArray[np.bool_] = (slab >= self.padding[0]) & (slab <= self.padding[1])
+        low, high = self.padding
+        marked: NDArray[np.bool_] = slab == low if low == high else (slab >= low) & (slab <= high)
         return marked

@@ -190,8 +190,8 @@ def decimals(values: Sequence[float]) -> list[str]:
     return [decimal(value) for value in values]
 
 
-def part10(dataset: Dataset) -> bytes:
-    """The complete file, Explicit VR Little Endian."""
+def part10(dataset: Dataset, tail: bytes = b"") -> bytes:
+    """The complete file, Explicit VR Little Endian; `tail` are encoded elements that come after all others."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
@@ -200,4 +200,5 @@ def part10(dataset: Dataset) -> bytes:
     dataset.file_meta = meta
     stream = io.BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)
+    stream.write(tail)
     return stream.getvalue()

@@ -1,6 +1,7 @@
 """Segmentation objects, BINARY (PS3.3 A.51): one segment a label, no empty segment, no empty frame."""
 
 import re
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,11 +11,16 @@ from pydicom.uid import UID
 
 from ai_sidecar.results import codes
 from ai_sidecar.results.codes import coded
+from ai_sidecar.results.encoding import element, encoded, long_element, sequence
 from ai_sidecar.results.header import SIDECAR, Origin, begin, decimal, decimals, part10, reference
 from ai_sidecar.survey import Found
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 ROLE = "seg"
+# what is encoded by hand: hundreds of frames take seconds otherwise; the rest of the file comes before these
+PER_FRAME, PIXEL_DATA = 0x5200_9230, 0x7FE0_0010
+FRAME_CONTENT, DIMENSION_INDEX = 0x0020_9111, 0x0020_9157
+SEGMENT_IDENTIFICATION, SEGMENT_NUMBER = 0x0062_000A, 0x0062_000B
 DIMENSIONS = (
     ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment"),
     ("PlanePositionSequence", "ImagePositionPatient", "Position"),
@@ -29,14 +35,9 @@ def write(origin: Origin, found: Sequence[Found], *, overlap: bool = False) -> t
     result.ReferencedSeriesSequence = [_referenced_series(origin)]
     _dimensions(origin, result)
     result.SharedFunctionalGroupsSequence = [_shared(origin)]
-    places = [_Place(origin, k) for k in range(len(origin.datasets))]
-    result.PerFrameFunctionalGroupsSequence = [
-        places[k].frame(number) for number, one in enumerate(found, 1) for k, _ in one.frames
-    ]
     result.NumberOfFrames = sum(len(one.frames) for one in found)
-    result.PixelData = packed([bits for one in found for _, bits in one.frames], result.Rows * result.Columns)
-    result["PixelData"].VR = "OB"
-    return result, part10(result)
+    pixels = packed([bits for one in found for _, bits in one.frames], result.Rows * result.Columns)
+    return result, part10(result, sequence(PER_FRAME, _frames(origin, found)) + long_element(PIXEL_DATA, b"OB", pixels))
 
 
 def packed(frames: Sequence[bytes], pixels: int) -> bytes:
@@ -116,10 +117,10 @@ def _dimensions(origin: Origin, result: Dataset) -> None:
     organization.DimensionOrganizationUID = uid
     result.DimensionOrganizationSequence = [organization]
     result.DimensionIndexSequence = []
-    for sequence, keyword, words in DIMENSIONS:
+    for group, keyword, words in DIMENSIONS:
         item = Dataset()
         item.DimensionOrganizationUID = uid
-        item.DimensionIndexPointer, item.FunctionalGroupPointer = tag_for_keyword(keyword), tag_for_keyword(sequence)
+        item.DimensionIndexPointer, item.FunctionalGroupPointer = tag_for_keyword(keyword), tag_for_keyword(group)
         item.DimensionDescriptionLabel = words
         result.DimensionIndexSequence.append(item)
 
@@ -136,25 +137,31 @@ def _shared(origin: Origin) -> Dataset:
     return shared
 
 
-class _Place:
-    """The functional groups that all frames of one slice have."""
+def _frames(origin: Origin, found: Sequence[Found]) -> list[bytes]:
+    """The functional groups of all frames, encoded: what frames of one slice share is encoded once."""
+    derivations = [encoded(_derivation(dataset)) for dataset in origin.datasets]
+    positions = [encoded(_position(dataset)) for dataset in origin.datasets]
+    frames = []
+    for number, one in enumerate(found, 1):
+        segment = sequence(SEGMENT_IDENTIFICATION, [element(SEGMENT_NUMBER, b"US", struct.pack("<H", number))])
+        for k, _ in one.frames:
+            index = element(DIMENSION_INDEX, b"UL", struct.pack("<2I", number, k + 1))
+            frames.append(derivations[k] + sequence(FRAME_CONTENT, [index]) + positions[k] + segment)
+    return frames
 
-    def __init__(self, origin: Origin, k: int) -> None:
-        source = origin.datasets[k]
-        position = Dataset()
-        position.ImagePositionPatient = decimals(source.ImagePositionPatient)
-        image = reference(source)
-        image.PurposeOfReferenceCodeSequence = [coded(codes.SOURCE_IMAGE)]
-        image.SpatialLocationsPreserved = "YES"
-        derivation = Dataset()
-        derivation.DerivationCodeSequence, derivation.SourceImageSequence = [coded(codes.SEGMENTATION)], [image]
-        self.k, self.position, self.derivation = k, position, derivation
 
-    def frame(self, number: int) -> Dataset:
-        """The functional groups of one frame: this slice of a segment."""
-        content, segment, groups = Dataset(), Dataset(), Dataset()
-        content.DimensionIndexValues = [number, self.k + 1]
-        segment.ReferencedSegmentNumber = number
-        groups.FrameContentSequence, groups.SegmentIdentificationSequence = [content], [segment]
-        groups.PlanePositionSequence, groups.DerivationImageSequence = [self.position], [self.derivation]
-        return groups
+def _position(source: Dataset) -> Dataset:
+    position, groups = Dataset(), Dataset()
+    position.ImagePositionPatient = decimals(source.ImagePositionPatient)
+    groups.PlanePositionSequence = [position]
+    return groups
+
+
+def _derivation(source: Dataset) -> Dataset:
+    image = reference(source)
+    image.PurposeOfReferenceCodeSequence = [coded(codes.SOURCE_IMAGE)]
+    image.SpatialLocationsPreserved = "YES"
+    derivation, groups = Dataset(), Dataset()
+    derivation.DerivationCodeSequence, derivation.SourceImageSequence = [coded(codes.SEGMENTATION)], [image]
+    groups.DerivationImageSequence = [derivation]
+    return groups

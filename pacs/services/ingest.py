@@ -107,13 +107,17 @@ class Ingest:
         if not self._store.healthy():
             message = "The file store failed its last write and is being probed; look at the disk."
             raise self.refusal(source, expected, Reason.OUT_OF_SPACE, message)
-        if not self.has_space():
-            message = "The disk is at its reserve; free space or lower DISK_RESERVE_GB."
+        try:
+            has_space, message = self.has_space(), "The disk is at its reserve; free space or lower DISK_RESERVE_GB."
+        except OSError as error:
+            log.error("file_store_unusable", exc_info=error)
+            has_space, message = False, "The file store cannot be used; look at DICOM_STORAGE_DIR and its owner."
+        if not has_space:
             raise self.refusal(source, expected, Reason.OUT_OF_SPACE, message)
         return Incoming(self, self._store.draft(), source, expected, raw)
 
     def has_space(self) -> bool:
-        """Whether more than the reserve is free."""
+        """Whether more than the reserve is free. Raises OSError."""
         return self._store.free_bytes() > self._reserve
 
     def submit(self, incoming: Incoming) -> "Future[Stored]":
@@ -224,7 +228,8 @@ class Ingest:
             found.sop_instance_uid or incoming.expected.sop_instance_uid,
             found.study_uid or incoming.expected.study_uid,
         )
-        return self.refusal(incoming.source, named, reason, message, wait=True)
+        here = reason is not Reason.UNAVAILABLE  # there is no use in waiting for a database that is away
+        return self.refusal(incoming.source, named, reason, message, wait=here)
 
     # when file and row are both down, or not
 
@@ -244,7 +249,6 @@ class Ingest:
         pending.draft.close()
         found, door = pending.header, pending.incoming.source.door
         self._stored.labels(door, outcome).inc()
-        log.debug("object_accepted", outcome=outcome, sop_instance_uid=found.sop_instance_uid, door=door)
         pending.answer.set_result(
             Stored(
                 outcome,
@@ -285,7 +289,8 @@ class Ingest:
 
     def _undo(self, pending: Pending) -> None:
         """The file did not become durable and is gone: its row goes too, before the refusal is answered."""
-        if isinstance(pending.verdict, Verdict) and pending.verdict.outcome == "stored":
+        verdict = pending.verdict
+        if isinstance(verdict, Unknown) or (isinstance(verdict, Verdict) and verdict.outcome == "stored"):
             try:
                 with self._aside_lock:
                     self._aside.drop(pending.item.object_name)

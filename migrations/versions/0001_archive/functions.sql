@@ -75,11 +75,10 @@ CREATE FUNCTION lock_studies(items jsonb[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     wanted text[] := ARRAY(SELECT DISTINCT item -> 'study' ->> 'study_uid' FROM unnest(items) AS item);
-    held integer;
 BEGIN
-    SELECT count(*) INTO held
-    FROM (SELECT FROM study WHERE study_uid = ANY(wanted) ORDER BY study_uid FOR NO KEY UPDATE) AS locked;
-    IF held < cardinality(wanted) THEN
+    IF (SELECT count(*)
+        FROM (SELECT FROM study WHERE study_uid = ANY(wanted) ORDER BY study_uid FOR NO KEY UPDATE) AS locked)
+       < cardinality(wanted) THEN
         RAISE EXCEPTION 'a study of the batch has just been deleted' USING ERRCODE = 'serialization_failure';
     END IF;
 END $$;
@@ -112,24 +111,32 @@ END $$;
 CREATE FUNCTION announce(items jsonb[], pks bigint[], done text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO change_feed (action, study_uid, series_uid, sop_instance_uid)
-    SELECT done, study_uid, series_uid, sop_instance_uid
-    FROM instance JOIN series ON series.pk = series_pk JOIN study ON study.pk = instance.study_pk
-    WHERE instance.pk = ANY(pks) ORDER BY instance.pk;
-
-    INSERT INTO audit (door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid)
-    SELECT item ->> 'door', item ->> 'peer', item ->> 'address', 'store', 'ok', item -> 'patient' ->> 'patient_id',
-           item -> 'study' ->> 'study_uid', item -> 'series' ->> 'series_uid', sop_instance_uid
-    FROM unnest(items) AS item JOIN instance ON object_name = item -> 'instance' ->> 'object_name'
-    WHERE instance.pk = ANY(pks) ORDER BY instance.pk;
-
+    WITH fresh AS (
+        SELECT instance.pk, study_uid, series_uid, instance.sop_instance_uid, original, change_seq, item
+        FROM unnest(items) AS item
+        JOIN instance ON instance.sop_instance_uid = item -> 'instance' ->> 'sop_instance_uid'
+                     AND instance.object_name = item -> 'instance' ->> 'object_name'
+        JOIN series ON series.pk = series_pk JOIN study ON study.pk = instance.study_pk
+        WHERE instance.pk = ANY(pks)
+    ), feed AS (
+        INSERT INTO change_feed (action, study_uid, series_uid, sop_instance_uid)
+        SELECT done, study_uid, series_uid, sop_instance_uid FROM fresh ORDER BY pk
+    ), trail AS (
+        INSERT INTO audit (door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid)
+        SELECT item ->> 'door', item ->> 'peer', item ->> 'address', 'store', 'ok', item -> 'patient' ->> 'patient_id',
+               study_uid, series_uid, sop_instance_uid FROM fresh ORDER BY pk
+    )
     INSERT INTO outbox (topic, payload)
     SELECT DISTINCT 'stored', jsonb_build_object('study_uid', study_uid, 'series_uid', series_uid,
                                                  'change_seq', change_seq)
-    FROM instance JOIN series ON series.pk = series_pk JOIN study ON study.pk = instance.study_pk
-    WHERE instance.pk = ANY(pks) AND original;
+    FROM fresh WHERE original;
+END $$;
 
-    -- one Patient ID under several names, or one study under several patients: stored all the same, shown to people
+-- One Patient ID under several names, or one study under several patients: stored all the same, shown to people.
+-- Looked for with the first object of a series: its others come from the same machine.
+CREATE FUNCTION note_conflicts(items jsonb[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO patient_conflict (patient_pk, study_uid, keyword)
     SELECT DISTINCT patient.pk, study.study_uid, keyword
     FROM unnest(items) AS item
@@ -147,10 +154,14 @@ END $$;
 CREATE FUNCTION count_in(pks bigint[], new_series bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE series SET instance_count = instance_count + n, changed_at = now()
-    FROM (SELECT series_pk, count(*) AS n FROM instance WHERE pk = ANY(pks) GROUP BY series_pk) AS added
-    WHERE series.pk = series_pk;
-
+    WITH fresh AS (
+        SELECT instance.study_pk, series_pk, modality, sop_class_uid, original
+        FROM instance JOIN series ON series.pk = series_pk WHERE instance.pk = ANY(pks)
+    ), counted AS (
+        UPDATE series SET instance_count = instance_count + n, changed_at = now()
+        FROM (SELECT series_pk, count(*) AS n FROM fresh GROUP BY series_pk) AS added
+        WHERE series.pk = series_pk
+    )
     UPDATE study SET
         instance_count = instance_count + n,
         series_count = series_count + series_added,
@@ -158,12 +169,11 @@ BEGIN
         sop_classes = merged(sop_classes, classes),
         change_seq = change_seq + originals,
         changed_at = CASE WHEN originals > 0 THEN now() ELSE changed_at END
-    FROM (SELECT instance.study_pk, count(*) AS n, count(*) FILTER (WHERE original) AS originals,
+    FROM (SELECT study_pk, count(*) AS n, count(*) FILTER (WHERE original) AS originals,
                  count(DISTINCT series_pk) FILTER (WHERE series_pk = ANY(new_series)) AS series_added,
                  coalesce(array_agg(DISTINCT modality) FILTER (WHERE modality <> ''), '{}') AS modalities_added,
                  array_agg(DISTINCT sop_class_uid) AS classes
-          FROM instance JOIN series ON series.pk = series_pk
-          WHERE instance.pk = ANY(pks) GROUP BY instance.study_pk) AS added
+          FROM fresh GROUP BY study_pk) AS added
     WHERE study.pk = added.study_pk;
 END $$;
 
@@ -231,6 +241,9 @@ BEGIN
     new_instances := add_instances(items, 1);
     PERFORM count_in(new_instances, new_series);
     PERFORM announce(items, new_instances, 'create');
+    IF new_series IS NOT NULL THEN
+        PERFORM note_conflicts(items);
+    END IF;
     IF new_series IS NOT NULL AND cardinality(new_instances) < cardinality(items) THEN
         PERFORM prune(ARRAY(SELECT study_pk FROM series WHERE pk = ANY(new_series)));
     END IF;

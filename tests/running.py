@@ -13,6 +13,7 @@ import psutil
 
 from pacs.cli.greeting import is_ready
 from pacs.embedded.connect import located, note_exists, noted
+from pacs.embedded.process import spawn
 from pacs.settings import Settings, load
 
 QUICK = {
@@ -57,14 +58,7 @@ class RunningNode:
     def launch(self) -> None:
         """Start the process and do not wait."""
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs", "serve"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
-                start_new_session=True,
-            )
+            self.process = spawn([sys.executable, "-m", "pacs", "serve"], log=log, env=self._environment())
 
     def start(self, patience: float = PATIENCE) -> "RunningNode":
         """Start and wait until it is ready; the failure shows the tail of its log."""

@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("upgrade", "downgrade", "current", "history"))
     parser.add_argument("revision", nargs="?", help="upgrade: default head; downgrade: default -1 (one back)")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--quiet", action="store_true", help="say nothing when all went well")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -18,6 +19,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         schema.upgrade(settings.database_url, args.revision or "head")
     elif args.action == "downgrade":
         schema.downgrade(settings.database_url, args.revision or "-1")
+    if args.quiet:
+        return 0
     found = schema.current(settings.database_url)
     if args.action == "history":
         _history(found, args.json)

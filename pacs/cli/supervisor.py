@@ -22,7 +22,7 @@ from pacs.cli.greeting import greet, is_ready
 from pacs.embedded.connect import erase_note, located, missing, note_exists, write_note
 from pacs.embedded.process import spawn, wait_until
 from pacs.embedded.servers import Servers
-from pacs.errors import FilmroomError
+from pacs.errors import FilmroomError, Unavailable
 from pacs.hardening import with_secret_key
 from pacs.settings import Settings
 
@@ -129,9 +129,7 @@ class Supervisor:
         write_note(settings)
         servers.start()
         settings = located(settings)
-        from pacs.index import schema
-
-        schema.upgrade(settings.database_url)
+        _migrate(settings)
         return settings
 
     def _watch(self, settings: Settings, servers: Servers, children: Sequence[Child]) -> None:
@@ -159,6 +157,19 @@ class Supervisor:
 
     def _ask(self, _number: int, _frame: object) -> None:
         self._asked += 1
+
+
+def _migrate(settings: Settings) -> None:
+    """Bring the schema to head, in a process of its own: Alembic takes memory that we would keep for ever."""
+    from pacs.index import schema
+
+    found = schema.current(settings.database_url)
+    if found in {None, *(revision.name for revision in schema.revisions()[:-1])}:
+        argv = [sys.executable, "-P", "-m", "pacs", "db", "upgrade", "--quiet"]
+        if spawn(argv, log=None, env=_environment(settings)).wait() != 0:
+            raise Unavailable("The database's schema could not be brought to head; see above.")
+    else:
+        schema.require_head(found)
 
 
 def _lives(child: Child) -> bool:

@@ -22,8 +22,9 @@ from pacs.settings import Settings
 
 
 @pytest.fixture
-def home(short_folder):
+def home(short_folder, seed_home):
     folder = short_folder / uuid.uuid4().hex[:8]
+    shutil.copytree(seed_home, folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -126,6 +127,7 @@ def test_a_stale_note_of_postgres_that_names_a_living_process_is_not_believed(ho
 
 
 def test_a_half_made_cluster_is_made_anew(home, start):
+    shutil.rmtree(home)
     (home / "postgres.new" / "base").mkdir(parents=True)
     write(start(home))
     assert not (home / "postgres.new").exists()
@@ -162,7 +164,6 @@ def test_a_home_that_is_in_use_is_refused_naming_the_process(home, start):
 
 
 def test_the_lock_goes_with_its_holder_however_it_dies(home):
-    home.mkdir()
     code = f"import pathlib, time; from pacs.embedded.lock import HomeLock; l = HomeLock(pathlib.Path({str(home)!r}))"
     with subprocess.Popen([sys.executable, "-c", f"{code}; print(flush=True); time.sleep(60)"], stdout=-1) as process:
         process.stdout.readline()
@@ -191,7 +192,8 @@ def test_a_command_brings_servers_of_its_own_when_no_node_runs(home):
         assert none.database_url == ""
 
 
-def test_given_urls_are_left_alone(home):
+def test_given_urls_are_left_alone(tmp_path):
+    home = tmp_path / "home"
     given_urls = Settings(filmroom_home=home, database_url="postgresql:///x", redis_url="redis://y")
     with connected(given_urls, start=True) as same:
         assert same is given_urls

@@ -1,6 +1,7 @@
 """`filmroom serve`: restarts what dies, ends as a whole, refuses in one sentence, leaves nothing behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +25,14 @@ ALIVE = ("postgres", "valkey-server", "serve web", "serve dimse", "serve clerk")
 
 
 @pytest.fixture
-def node(short_folder):
-    made = RunningNode(short_folder / uuid.uuid4().hex[:8], {"AI_ENABLED": "false"})
+def node(short_folder, seed_home):
+    home = short_folder / uuid.uuid4().hex[:8]
+    shutil.copytree(seed_home, home)
+    made = RunningNode(home, {"AI_ENABLED": "false"})
     yield made
     if made.process and made.process.poll() is None:
-        made.stop(signal.SIGKILL)
+        made.stop(signal.SIGTERM)
+    shutil.rmtree(home)
 
 
 def up(node):
@@ -73,7 +77,8 @@ def test_a_killed_process_is_started_again(node, words):
     assert node.stop() == 0
 
 
-def test_migrations_are_applied_before_anything_serves(node):
+def test_a_first_start_makes_all_that_is_needed_and_applies_migrations(node):
+    shutil.rmtree(node.home)
     up(node)
     assert schema.current(node.settings.database_url) == schema.head()
     node.stop()

@@ -167,7 +167,9 @@ class Connection:
 
     def _settle(self) -> None:
         """Between messages: answer a release that waits, or end because the node stops."""
-        if self._operations or self._output or self._protocol.within_message or self._blocked is not None:
+        if self._operations or self._output or self._protocol.within_message:
+            return
+        if self._blocked is not None and not self._draining:
             return
         if self._releasing and self._protocol.state is State.PEER_RELEASING:
             self._say(self._protocol.release_answer())
@@ -191,7 +193,7 @@ class Connection:
                 found[0].cancel()
         elif request.field & RESPONSE:
             raise ProtocolError("A response came to a request that we never made.", AbortReason.UNEXPECTED_PDU)
-        elif len(self._operations) >= self._window:
+        elif len(self._operations) >= self._window or self._draining:
             self._blocked = event
         else:
             self._begin(event)
@@ -299,7 +301,7 @@ class Connection:
         _, began = self._operations.pop(message_id, (operation, time.monotonic()))
         self._heard = time.monotonic()
         self._reactor.meters.served(operation.request.field, final, outcome, self._heard - began, self.calling)
-        if self._blocked is not None:
+        if self._blocked is not None and not self._draining:
             self._reactor.soon(self._resume)
         else:
             self._settle()

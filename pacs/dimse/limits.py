@@ -8,7 +8,7 @@ class Limits:
     """Bounds of the door. Seconds and bytes unless the name says otherwise."""
 
     max_pdu: int = 131_072  # the longest P-DATA-TF variable field that we announce and take
-    max_associate_pdu: int = 524_288  # 128 contexts with every transfer syntax of the standard are 130 KB
+    max_associate_pdu: int = 262_144  # 128 contexts with every transfer syntax of the standard are 180 KB
     max_command: int = 16_384
     max_identifier: int = 1_048_576
     receive_buffer: int = 262_144  # one per reactor, not one per association
@@ -25,7 +25,7 @@ class Limits:
     drain: float = 15.0  # messages under way when we stop
     sweep: float = 0.25  # how often deadlines are looked at
 
-    sockets: int = 1_024  # above it the oldest socket without an association makes room
+    sockets: int = 512  # above it the oldest socket without an association makes room
     associations: int = 200
     reserved: int = 50  # of those, for peers of peers.toml
     per_address: int = 64

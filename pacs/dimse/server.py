@@ -59,8 +59,8 @@ def _allow_files() -> None:
 
 def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    structlog.get_logger().info("dimse_listening", host=host, port=port, title=settings.dicom_ae_title.strip())
-    print(f"DICOM  {settings.dicom_ae_title.strip()}@{host}:{port}", flush=True)
+    title = settings.dicom_ae_title.strip()
+    structlog.get_logger().info("listening", protocol="dicom", host=host, port=port, title=title)
 
 
 @contextmanager

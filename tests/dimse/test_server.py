@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import structlog
 
 from pacs.dimse import server
+from pacs.domain.syntaxes import IMPLICIT_LE
 from pacs.errors import SettingsError
 from pacs.settings import Settings
-from tests.dimse.sender import Refusal, Sender
-from tests.dimse.test_hostile import eventually
+from tests.dimse.sender import LITTLE, Refusal, Sender
+from tests.dimse.test_find import STUDY_ROOT
+from tests.dimse.test_hostile import CT, eventually
+from tests.dimse.test_node import encoded, image
 
 
 def free_port() -> int:
@@ -49,12 +53,25 @@ def test_it_answers_until_it_is_told_to_stop(settings: Settings) -> None:
     assert not answers(port)
 
 
-def test_the_port_that_was_found_is_printed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[str] = []
-    with serving(settings):
-        assert eventually(lambda: bool(said.append(capsys.readouterr().out) or "127.0.0.1:" in "".join(said)))
-    port = int("".join(said).rpartition(":")[2])
-    assert port > 0
+def test_the_port_that_was_found_is_told(settings: Settings) -> None:
+    with structlog.testing.capture_logs() as events, serving(settings):
+        assert eventually(lambda: any(event["event"] == "listening" for event in events))
+    (told,) = (event for event in events if event["event"] == "listening")
+    assert told["port"] > 0
+
+
+def test_without_a_database_it_serves_and_refuses_with_the_reason(settings: Settings) -> None:
+    port = free_port()
+    away = dataclasses.replace(settings, dicom_port=port, database_url="postgresql://127.0.0.1:1/none")
+    with serving(away):
+        assert eventually(lambda: answers(port))
+        with Sender(("127.0.0.1", port), [(CT, LITTLE), (STUDY_ROOT, LITTLE)]) as sender:
+            ds = image()
+            answer = sender.store(CT, ds.SOPInstanceUID, encoded(ds, IMPLICIT_LE))
+            assert answer.status == 0xA700
+            assert answer.command.text("ErrorComment")
+            found = sender.find(STUDY_ROOT, b"\x08\0\x52\0\x06\0\0\0STUDY ", 3)
+            assert [answer.status for answer in found] == [0xA700]
 
 
 def test_processes_of_one_home_share_the_port(settings: Settings) -> None:

@@ -1,4 +1,5 @@
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pacs.errors import Reason, Refused
 from tests.dimse.conftest import OpenDoor
 from tests.dimse.door import Door, opened
 from tests.dimse.sender import LITTLE, Refusal, Sender, store_request
+from tests.dimse.test_hostile import eventually
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -260,6 +262,31 @@ def test_stopping_lets_the_message_under_way_finish(tmp_path: Path) -> None:
         assert not door.thread.is_alive()
         with pytest.raises(OSError, match="refused"):
             Sender(door.address).__enter__()
+
+
+def test_stopping_begins_nothing_new(tmp_path: Path) -> None:
+    with opened(tmp_path) as door:
+        door.node.ingest.gate.clear()
+        sender = Sender(door.address, [(CT, LITTLE)], window=(4, 1))
+        sender.__enter__()
+        sender.send(1, store_request(CT, "1.2.1"), b"x")
+        assert eventually(lambda: bool(door.node.ingest.sources))
+        door.stop.set()
+        assert eventually(lambda: not listens(door))
+        sender.send(1, store_request(CT, "1.2.2"), b"x")
+        door.node.ingest.gate.set()
+        assert sender.answer().command.text("AffectedSOPInstanceUID") == "1.2.1"
+        with pytest.raises(Refusal):
+            sender.answer()
+    assert set(door.node.ingest.stored) == {"1.2.1"}
+
+
+def listens(door: Door) -> bool:
+    try:
+        socket.create_connection(door.address).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_every_storage_class_in_every_syntax_is_taken(door: Door) -> None:

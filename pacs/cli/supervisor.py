@@ -29,7 +29,7 @@ from pacs.settings import Settings
 PERIOD = 0.1
 DRAIN = 20.0
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
-STEADY = 60.0  # a process that lived this long has no bad record
+STEADY = 10.0  # a process that lived this long has no bad record
 LEFTOVER = 10.0  # how long a killed node's processes may hold its ports
 
 

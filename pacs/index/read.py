@@ -85,6 +85,8 @@ class _Plan:
         level = self._query.level
         if attribute.level > level:
             return False
+        if attribute.level is Level.PATIENT and level is not Level.PATIENT and not attribute.stored:
+            return False  # counts of the whole patient: below its level no statement joins the patient
         above = max(attribute.level, Level.STUDY) < level  # a study's answer has its patient's attributes as its own
         by_default = attribute.shown is not Shown.ASKED or self._query.include_all
         named = attribute in NAMES or attribute.tag in asked

@@ -16,6 +16,14 @@ VERIFICATION = "1.2.840.10008.1.1"
 _FORM = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]", re.ASCII)
 
+# in the standard since 2024, not yet in pydicom's dictionary
+_NEWER: dict[str, str] = {
+    "1.2.840.10008.5.1.4.1.1.9.100.1": "Waveform Presentation State Storage",
+    "1.2.840.10008.5.1.4.1.1.9.100.2": "Waveform Acquisition Presentation State Storage",
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
+
 # storage in name only: these answer requests or describe a medium, nobody stores instances of them
 _NOT_STORED = frozenset(
     {
@@ -41,8 +49,8 @@ def has_leading_zero(text: str) -> bool:
 
 @cache
 def storage_classes() -> frozenset[str]:
-    """The UIDs of all storage SOP classes of pydicom's dictionary, retired and trial ones included."""
-    return frozenset(
+    """The UIDs of all storage SOP classes of the standard's dictionary, retired and trial ones included."""
+    return frozenset(_NEWER) | frozenset(
         uid
         for uid, (name, kind, _info, _retired, _keyword) in UID_dictionary.items()
         if kind == "SOP Class" and " Storage" in name and uid not in _NOT_STORED
@@ -52,7 +60,7 @@ def storage_classes() -> frozenset[str]:
 def name_of(uid: str) -> str:
     """The dictionary's name of a UID, or the UID itself."""
     entry = UID_dictionary.get(uid)
-    return entry[0] if entry else uid
+    return entry[0] if entry else _NEWER.get(uid, uid)
 
 
 def new_uid() -> str:

@@ -210,12 +210,13 @@ def golden_input() -> NDArray[np.float32]:
     return values[None, None].astype(np.float32)
 
 
-def golden_npz(array: NDArray[np.float32]) -> bytes:
+def golden_npz(array: NDArray[np.float32], tensor: str = "hu") -> bytes:
     """A compressed npz without times, so that its bytes are the same every time."""
     member, stream = io.BytesIO(), io.BytesIO()
     np.save(member, array, allow_pickle=False)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        archive.writestr(zipfile.ZipInfo("hu.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue(), zipfile.ZIP_DEFLATED)
+        entry = zipfile.ZipInfo(f"{tensor}.npy", (1980, 1, 1, 0, 0, 0))
+        archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
 

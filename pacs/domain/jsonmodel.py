@@ -8,6 +8,7 @@ import io
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import InvalidOperation
 from typing import Any
 
 from pydicom import config as pydicom_config
@@ -198,14 +199,18 @@ def _bytes_of(dataset: Dataset) -> bytes:
 def to_dataset(row: Mapping[str, Mapping[str, Any]]) -> Dataset:
     """The pydicom data set of a DICOM JSON object without bulk data (a query answer), texts in UTF-8.
 
-    Bulk data is left out. Values are taken as they are: pydicom's validation is for writers, these are real objects.
+    Bulk data is left out. Values are taken as they are: pydicom's validation is for writers, these are real objects;
+    where it cannot even hold one (a number that is none, a sequence in UN), the element holds its text, to be written.
     """
     dataset = Dataset()
     for key, entry in sorted(row.items()):
         tag, vr = int(key, 16), str(entry["vr"])
         if "BulkDataURI" in entry:
             continue
-        dataset.add(_data_element(tag, vr, entry))
+        try:
+            dataset[tag] = _data_element(tag, vr, entry)
+        except (ValueError, TypeError, OverflowError, InvalidOperation):
+            dataset[tag] = _unconverted(tag, vr, [str("" if value is None else value) for value in entry["Value"]])
     return dataset
 
 
@@ -213,12 +218,21 @@ def _data_element(tag: int, vr: str, entry: Mapping[str, Any]) -> DataElement:
     if vr == "SQ":
         items = Sequence([to_dataset(item or {}) for item in entry.get("Value", ())])
         return DataElement(tag, vr, items)
+    if "InlineBinary" in entry and vr == "UN":
+        return _unconverted(tag, vr, b64decode(entry["InlineBinary"]))
     if "InlineBinary" in entry:
         return DataElement(tag, vr, b64decode(entry["InlineBinary"]), validation_mode=pydicom_config.IGNORE)
     found = [_plain_value(vr, value) for value in entry.get("Value", ())]
     if not found:
         return DataElement(tag, vr, empty_value_for_VR(vr))
     return DataElement(tag, vr, found[0] if len(found) == 1 else found, validation_mode=pydicom_config.IGNORE)
+
+
+def _unconverted(tag: int, vr: str, value: object) -> DataElement:
+    """An element that holds its value as it is: pydicom's own constructor would convert it, and fail."""
+    element = DataElement(tag, "OB", b"")
+    element.VR, element._value = vr, value
+    return element
 
 
 def _plain_value(vr: str, value: Any) -> Any:

@@ -216,3 +216,13 @@ def test_a_data_set_of_an_answer_has_utf8_and_its_values() -> None:
     assert ds.NumberOfStudyRelatedInstances == 12
     assert ds.RequestAttributesSequence[0].ScheduledProcedureStepID == "S"
     assert strict(to_json(part10(ds))) == row
+
+
+def test_values_that_pydicom_cannot_hold_are_written_all_the_same() -> None:
+    row = {
+        "00080018": {"vr": "UI", "Value": ["1.2.3"]},
+        "00081032": {"vr": "UN", "InlineBinary": "bm8="},
+        "00180050": {"vr": "DS", "Value": [1.5, "wide"]},
+        "00200013": {"vr": "IS", "Value": ["1A"]},
+    }
+    assert strict(to_json(part10(to_dataset(row)))) == row

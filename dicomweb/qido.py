@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicomweb import nativexml, params, urls
+from dicomweb.jsonorder import in_order
 from dicomweb.multipart import Writer
 from dicomweb.negotiate import Offer
 from dicomweb.resources import accepted, path_of, run, scope_of
@@ -37,13 +38,13 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
         query = _query(request, level)
         page = await run(lambda: node.search.find(query))
         root = urls.root(request, node.settings)
-        rows = [_with_url(row, level, root) for row in page.rows]
+        rows = [in_order(_with_url(row, level, root)) for row in page.rows]
         headers = _headers(page, query, root)
         if offer == nativexml.AS_PARTS:
             writer = Writer(offer.media_type)
-            body = b"".join(nativexml.parts((dict(sorted(row.items())) for row in rows), writer))
+            body = b"".join(nativexml.parts(rows, writer))
             return Response(body, headers={**headers, "content-type": writer.content_type})
-        return Response(orjson.dumps(rows, option=orjson.OPT_SORT_KEYS), headers=headers, media_type=offer.media_type)
+        return Response(orjson.dumps(rows), headers=headers, media_type=offer.media_type)
 
     return handler
 

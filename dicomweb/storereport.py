@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from dicomweb.jsonorder import in_order
 from dicomweb.nativexml import MEDIA_TYPE, native
 from dicomweb.negotiate import Offer
 from dicomweb.problems import FAILURES, RETRIED, RETRY_SECONDS
@@ -30,8 +31,8 @@ def report(outcomes: Sequence[Outcome], root: str, offer: Offer) -> Response:
     """The answer to a store: sequences that would be empty are absent."""
     status = status_of(outcomes)
     headers = {"retry-after": str(RETRY_SECONDS)} if status in RETRIED else {}
-    found = dict(sorted(module(outcomes, root).items()))
-    body = native(found) if offer == XML else orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    found = in_order(module(outcomes, root))
+    body = native(found) if offer == XML else orjson.dumps(found)
     return Response(body, status, headers, offer.media_type)
 
 

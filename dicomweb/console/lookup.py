@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pacs.node import Node
-
 from dicomweb.console.present import Row, text
 from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.levels import Level, Scope
 from pacs.domain.query import Condition, Query
 from pacs.errors import NotFound
+from pacs.node import Node
 from pacs.services.report import Measurement
 
 SHOWN = 50

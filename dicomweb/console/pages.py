@@ -1,14 +1,14 @@
 """The console's pages. A page is parse, one call to the node, render."""
 
 import jinja2
-from pacs.domain.uids import is_uid
-from pacs.node import Node
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from dicomweb.console.lookup import Lookup
+from pacs.domain.uids import is_uid
 from pacs.errors import NotFound, Unavailable
+from pacs.node import Node
 
 
 class Pages:

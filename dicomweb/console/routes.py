@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import jinja2
-from pacs.node import Node
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dicomweb.console import present
 from dicomweb.console.pages import Pages
+from pacs.node import Node
 
 HERE = Path(__file__).parent
 

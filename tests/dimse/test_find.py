@@ -1,12 +1,14 @@
 import time
 
 import pytest
+import structlog
 from pydicom.dataset import Dataset
 
 from pacs.dimse.limits import Limits
 from pacs.domain.levels import Level
 from pacs.domain.syntaxes import EXPLICIT_LE
 from pacs.errors import BadRequest, Unavailable
+from pacs.telemetry import place_exception, withhold
 from tests.dimse.conftest import OpenDoor
 from tests.dimse.door import Door
 from tests.dimse.sender import Sender, cancel_request, find_request
@@ -147,3 +149,20 @@ def test_rows_are_fetched_as_the_peer_reads(open_door: OpenDoor) -> None:
         while sender.answer().status == 0xFF00:
             count += 1
         assert count == 20_000
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_no_value_of_an_identifier_reaches_a_log_or_a_comment(door: Door) -> None:
+    canary = "CANARY^PATIENT"
+    said = []
+    with structlog.testing.capture_logs() as events, Sender(door.address, EXPLICIT) as sender:
+        for fails in (None, BadRequest(canary), RuntimeError(canary), Unavailable("The database is away.")):
+            door.node.search.fails = fails
+            for level in ("STUDY", "SERIES", canary[:16]):
+                data = encoded(keys(level, PatientName=canary, PatientID=canary, AccessionNumber=canary[:16]))
+                for identifier in (data, data[:-3]):
+                    said += [answer.command.values for answer in sender.find(STUDY_ROOT, identifier)]
+    assert len(events) > 10
+    written = [withhold(None, "", place_exception(None, "", event)) for event in events]  # as the node's log does
+    assert "CANARY" not in repr(written)
+    assert "CANARY" not in repr(said)

@@ -7,7 +7,7 @@ from pacs.domain.admission import TRANSFER_SYNTAX, Admitted
 from pacs.domain.events import Expected
 from pacs.domain.header import Header
 from pacs.domain.syntaxes import is_keepable
-from pacs.domain.uids import is_uid
+from pacs.domain.uids import is_uid, name_of, storage_classes
 from pacs.errors import Reason
 
 Fault = tuple[Reason, str]
@@ -32,8 +32,15 @@ def faults(admitted: Admitted, found: Header, expected: Expected) -> Iterator[Fa
     for reason, name, claimed, said in claims:
         if claimed and claimed != said:
             yield reason, f"The {name} of the data set is not the one that was announced."
+    if is_known(found.sop_class_uid) and found.sop_class_uid not in storage_classes():
+        yield Reason.CLASS_NOT_SUPPORTED, "The object's SOP class is not one whose instances are stored."
     if not is_keepable(admitted.transfer_syntax_uid):
         yield Reason.SYNTAX, "The object's transfer syntax is not one that this node keeps."
+
+
+def is_known(uid: str) -> bool:
+    """Whether the dictionary has this UID; private classes are stored like any other."""
+    return name_of(uid) != uid
 
 
 def needs_head(admitted: Admitted) -> bool:

@@ -181,6 +181,11 @@ def test_missing_and_malformed_uids_are_refused(node):
     refused(node, part10(data), Reason.BAD_UID)
 
 
+def test_classes_that_nobody_stores_are_refused_and_private_ones_are_kept(node):
+    refused(node, part10(ct(SOPClassUID="1.2.840.10008.1.1")), Reason.CLASS_NOT_SUPPORTED)
+    assert put(node, part10(ct(SOPClassUID="1.3.12.2.1107.5.9.1"))).outcome == "stored"
+
+
 def test_a_preamble_that_could_be_another_file_is_emptied_and_said(node):
     stored = put(node, part10(ct(), preamble=b"MZ" + os.urandom(126)))
     content, instance = stored_bytes(node, stored)

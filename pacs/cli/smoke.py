@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import StudyRootQueryRetrieveInformationModelFind, Verification
 from pynetdicom import AE
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from pacs.services.phantom import ChestStudy, files
 from pacs.settings import Settings

@@ -1,7 +1,8 @@
 """The one exception tree. No protocol codes here: `pacs/dimse/status.py` and `dicomweb/problems.py` translate it.
 
 Every message is one sentence that says what happened and, where somebody can do something, what to do next.
-It never holds patient data: UIDs are allowed, names, patient IDs, dates of birth, accession numbers and query values are not.
+It never holds patient data: UIDs are allowed; names, patient IDs, dates of birth, accession numbers and query values
+are not.
 """
 
 from enum import StrEnum

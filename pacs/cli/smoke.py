@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import StudyRootQueryRetrieveInformationModelFind, Verification
 from pynetdicom import AE
 
+from pacs.domain.uids import VERIFICATION
 from pacs.services.phantom import ChestStudy, files
 from pacs.settings import Settings
 
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 SLICES = 4
 TIMEOUT_SECONDS = 30
 PENDING = (0xFF00, 0xFF01)
@@ -85,7 +86,7 @@ def _ready(target: Target) -> None:
 
 
 def _echo(target: Target) -> None:
-    with _Association(target, Verification) as association:
+    with _Association(target, VERIFICATION) as association:
         _expect("C-ECHO status", association.send_c_echo().Status, 0)
 
 
@@ -110,8 +111,8 @@ def _find(target: Target) -> None:
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = target.study.study_uid
     identifier.NumberOfStudyRelatedInstances = ""
-    with _Association(target, StudyRootQueryRetrieveInformationModelFind) as association:
-        answers = list(association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind))
+    with _Association(target, STUDY_ROOT_FIND) as association:
+        answers = list(association.send_c_find(identifier, STUDY_ROOT_FIND))
     found = [answer for status, answer in answers if status.Status in PENDING]
     _expect("studies by C-FIND", len(found), 1)
     _expect("instances by C-FIND", int(found[0].NumberOfStudyRelatedInstances), SLICES)

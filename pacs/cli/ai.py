@@ -11,7 +11,7 @@ from typing import Any
 
 from pacs import node as nodes
 from pacs.domain.jobs import PRIORITIES, State
-from pacs.errors import BadRequest
+from pacs.errors import BadRequest, Unavailable
 from pacs.node import Node
 from pacs.settings import Settings
 
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     node = nodes.build(settings, component="ai-cli")
     try:
         return ACTS[args.what](node, args)
+    except Unavailable as away:
+        raise Unavailable(f"{away.message} Is the node running? Start it with: filmroom serve") from away
     finally:
         node.close()
 

@@ -37,7 +37,7 @@ def recover(node: "Node") -> None:
 def check_epoch(node: "Node") -> None:
     """Notice a flushed Redis."""
     if node.reconciler.check_epoch():
-        log.warning("ai_jobs_published_again", cause="redis_epoch")
+        log.info("ai_jobs_published_again", cause="redis_epoch")  # after a flush, a restart, or at the first start
 
 
 def compare(node: "Node") -> None:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomweb import admin, bulkdata, capabilities, delete, frames, metadata, ops, problems, qido, stow, unbuilt, wado
 from dicomweb.guard import Guard, exchange
+from dicomweb.once import Once
 from dicomweb.stream import bare
 from pacs.domain.levels import Level
 from pacs.errors import FilmroomError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Node", Request], Awaitable[Response]]
 
+DECODED_BYTES = 48 << 20  # of decoded frames that are kept for those who ask again
 ROOT = "/dicom-web"
 API = "/api/v1"
 STUDY = f"{ROOT}/studies/{{study}}"
@@ -112,6 +114,7 @@ def build(node: "Node") -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.routes = ROUTES
+    app.state.decoded = Once(DECODED_BYTES)
     return app
 
 

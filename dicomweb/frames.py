@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from dicomweb import urls
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
+from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
 from pacs.domain import pixels
@@ -51,7 +53,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
     for known in candidates:
         if unchanged(request.headers, _tag(instance, numbers, known)):
             return not_modified(_tag(instance, numbers, known))
-    shown, contents = await run(lambda: _first_possible(node, instance, numbers, candidates))
+    cutter = Cutter(node, instance, numbers, request.app.state.decoded)
+    shown, contents = await run(lambda: cutter.first_possible(candidates))
     tag = _tag(instance, numbers, shown)
     if not shown.offer.multipart:
         return _single(request, next(contents), shown, tag)
@@ -116,23 +119,34 @@ def _represent(want: Want, stored: TransferSyntax) -> Representation | None:
     return None
 
 
-def _first_possible(
-    node: "Node", instance: "StoredInstance", numbers: Sequence[int], candidates: Sequence[Representation]
-) -> tuple[Representation, Iterator[bytes]]:
-    """The first representation whose first frame can be made, with its frames. Raises NotAcceptable."""
-    for shown in candidates[:-1]:
-        with suppress(NotAcceptable):
-            return shown, begun(_contents(node, instance, numbers, shown))
-    return candidates[-1], begun(_contents(node, instance, numbers, candidates[-1]))
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """Makes the frames of one request; what is decoded is shared with those who ask for the same."""
 
+    node: "Node"
+    instance: "StoredInstance"
+    numbers: Sequence[int]
+    decoded: Once
 
-def _contents(
-    node: "Node", instance: "StoredInstance", numbers: Sequence[int], shown: Representation
-) -> Iterator[bytes]:
-    """One byte string a frame."""
-    found = node.retrieve.frames(instance, numbers)
-    for content in found.parts:
-        yield _plain(content, found.attributes, found.transfer_syntax_uid) if shown.decoded else content
+    def first_possible(self, candidates: Sequence[Representation]) -> tuple[Representation, Iterator[bytes]]:
+        """The first representation whose first frame can be made, with its frames. Raises NotAcceptable."""
+        for shown in candidates[:-1]:
+            with suppress(NotAcceptable):
+                return shown, begun(self.contents(shown))
+        return candidates[-1], begun(self.contents(candidates[-1]))
+
+    def contents(self, shown: Representation) -> Iterator[bytes]:
+        """One byte string a frame. Raises NotFound, Damaged, NotAcceptable."""
+        if not shown.decoded:
+            yield from self.node.retrieve.frames(self.instance, self.numbers).parts
+            return
+        for number in self.numbers:
+            yield self.decoded.call((self.instance.sha256, number), partial(self._decode, number))
+
+    def _decode(self, number: int) -> bytes:
+        found = self.node.retrieve.frames(self.instance, [number])
+        [stream] = found.parts
+        return _plain(stream, found.attributes, found.transfer_syntax_uid)
 
 
 def _plain(content: bytes, description: Description, transfer_syntax_uid: str) -> bytes:

@@ -4,14 +4,19 @@ import dataclasses
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
 
 from dicomweb import guard, protocol
 from dicomweb.app import build
 from dicomweb.server import listen
+from dicomweb.stream import Streamed
 from pacs.errors import SettingsError
 from pacs.settings import Settings
 from tests.dicomweb.fakes import FakeIngest
@@ -112,6 +117,43 @@ def test_a_client_that_goes_in_the_middle_keeps_what_was_whole(wire: int, bare_n
         connection.sendall(head.encode() + f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body[:-1000])
     wait_for(lambda: [incoming.aborted for incoming in bare_node.ingest.begun] == [False, True])
     assert set(bare_node.ingest.stored) == {whole.SOPInstanceUID}
+
+
+def streaming(chunks: Iterator[bytes]) -> Starlette:
+    async def endpoint(_request: Request) -> Streamed:
+        return Streamed(chunks, media_type="application/octet-stream")
+
+    return Starlette(routes=[Route("/", endpoint)])
+
+
+def test_a_client_that_goes_stops_the_reading() -> None:
+    made, closed = [], threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                made.append(1)
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    with serving(streaming(endless()), Settings()) as (port, _):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1000)
+        assert closed.wait(10)
+    assert len(made) < 100, "a client that does not read holds the reading back"
+
+
+def test_an_answer_that_breaks_off_is_never_ended() -> None:
+    def broken() -> Iterator[bytes]:
+        yield bytes(1 << 20)
+        raise OSError("disk")
+
+    with serving(streaming(broken()), Settings()) as (port, _):
+        said = talk(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert len(said) > 1 << 20
+    assert not said.endswith(b"0\r\n\r\n")
 
 
 def test_stopping_finishes_what_runs(bare_node: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 -- name: underived
 -- Instances after a place in the index of which nothing is derived yet, oldest first.
-SELECT i.pk, study_uid, series_uid, sop_class_uid, sop_instance_uid, transfer_syntax_uid, number_of_frames, object_name,
-       size, data_offset, encode(sha256, 'hex'), encode(data_sha256, 'hex'), series_number, instance_number
-FROM instance i JOIN series r ON r.pk = i.series_pk JOIN study s ON s.pk = i.study_pk
-WHERE i.pk > %(after)s AND NOT EXISTS (SELECT FROM instance_derived WHERE instance_pk = i.pk)
-ORDER BY i.pk LIMIT %(limit)s;
+SELECT pk, study_uid, series_uid, sop_class_uid, sop_instance_uid, transfer_syntax_uid, number_of_frames, object_name, size,
+       data_offset, sha256, data_sha256, series_number, instance_number
+FROM held
+WHERE pk > %(after)s AND NOT EXISTS (SELECT FROM instance_derived WHERE instance_pk = pk)
+ORDER BY pk LIMIT %(limit)s;
 
 -- name: keep
 -- What was derived; nothing when the instance has gone or was derived by somebody else.

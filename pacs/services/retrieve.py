@@ -1,6 +1,5 @@
 """Giving out what is stored: which instances a scope holds, their files, metadata, frames and bulk data."""
 
-import hashlib
 import threading
 import zlib
 from collections import OrderedDict
@@ -15,7 +14,7 @@ from psycopg_pool import ConnectionPool
 from pacs.domain import bulk
 from pacs.domain.admission import Inadmissible, admit
 from pacs.domain.frames import Description, FrameTable, NoSuchFrame
-from pacs.domain.levels import Level, Scope
+from pacs.domain.levels import Scope
 from pacs.errors import Damaged, NotFound, Unavailable
 from pacs.index.named import queries
 from pacs.services.derive import Derive
@@ -24,8 +23,7 @@ from pacs.services.instances import Files, StoredInstance, reader
 __all__ = ["Bulk", "Frames", "Metadata", "Retrieve", "StoredInstance"]
 
 SQL = queries("retrieve")
-LOCATE = {Level.STUDY: "locate_study", Level.SERIES: "locate_series", Level.INSTANCE: "locate_instance"}
-METADATA_AT_ONCE = 500
+METADATA_AT_ONCE = 1000
 TABLES_KEPT = 128
 
 
@@ -76,15 +74,10 @@ class Retrieve:
 
         Raises NotFound.
         """
-        names = {
-            "study_uid": scope.study_uid,
-            "series_uid": scope.series_uid,
-            "sop_instance_uid": scope.sop_instance_uid,
-        }
         with self._database() as connection:
-            rows = connection.execute(SQL[LOCATE[scope.level]], names).fetchall()
+            rows = connection.execute(SQL[f"locate_{_level(scope)}"], _names(scope)).fetchall()
         if not rows:
-            raise NotFound(f"No such {scope.level.name.lower()} is stored here.")
+            raise _absent(scope)
         return sorted((StoredInstance(*row) for row in rows), key=_order)
 
     def open(self, instance: StoredInstance) -> BinaryIO:
@@ -93,24 +86,34 @@ class Retrieve:
 
     def metadata(self, scope: Scope) -> Metadata:
         """The DICOM JSON of a scope's instances, in the order of `locate`. Raises NotFound; parts may raise Damaged."""
-        instances = self.locate(scope)
-        digest = hashlib.sha256()
-        for instance in instances:
-            digest.update(f"{instance.pk} {instance.sha256}\n".encode())
-        return Metadata(digest.hexdigest()[:32], self._metadata(instances))
+        with self._database() as connection:
+            row = connection.execute(SQL[f"digest_{_level(scope)}"], _names(scope)).fetchone()
+        if row is None or row[0] is None:
+            raise _absent(scope)
+        return Metadata(row[0][:32], self._metadata(scope))
 
-    def _metadata(self, instances: Sequence[StoredInstance]) -> Iterator[bytes]:
-        for start in range(0, len(instances), METADATA_AT_ONCE):
-            some = instances[start : start + METADATA_AT_ONCE]
-            with self._database() as connection:
-                kept = dict(connection.execute(SQL["metadata"], {"pks": [i.pk for i in some]}).fetchall())
-            # a list: by the time a lazy one is asked, `kept` has been emptied below
-            fresh = self._derive.ensure([instance for instance in some if instance.pk not in kept])
-            for instance in some:
-                packed = kept.pop(instance.pk, None)
-                yield next(fresh).metadata if packed is None else zlib.decompress(packed)
-            for _ in fresh:  # nothing is left, but what was derived is kept now
-                pass
+    def _metadata(self, scope: Scope) -> Iterator[bytes]:
+        """Two queries for up to METADATA_AT_ONCE instances, and no file where all is derived."""
+        with self._database() as connection:
+            rows = connection.execute(SQL[f"order_{_level(scope)}"], _names(scope)).fetchall()
+        pks = [row[0] for row in sorted(rows, key=lambda row: _place(*row[1:]))]
+        for start in range(0, len(pks), METADATA_AT_ONCE):
+            yield from self._some_metadata(pks[start : start + METADATA_AT_ONCE])
+
+    def _some_metadata(self, pks: Sequence[int]) -> Iterator[bytes]:
+        with self._database() as connection:
+            kept = dict(connection.execute(SQL["metadata"], {"pks": pks}, binary=True).fetchall())
+            lacking = [pk for pk in pks if pk not in kept]
+            rows = connection.execute(SQL["by_pk"], {"pks": lacking}).fetchall() if lacking else []
+        found = {row[0]: StoredInstance(*row) for row in rows}
+        fresh = self._derive.ensure(found[pk] for pk in lacking if pk in found)
+        for pk in pks:
+            if pk in kept:
+                yield zlib.decompress(kept.pop(pk))
+            elif pk in found:  # else it was deleted meanwhile
+                yield next(fresh).metadata
+        for _ in fresh:  # nothing is left, but what was derived is kept now
+            pass
 
     def frames(self, instance: StoredInstance, numbers: Sequence[int]) -> Frames:
         """Frames by their numbers from 1, in the order asked for. Raises NotFound, Damaged."""
@@ -134,7 +137,7 @@ class Retrieve:
                 self._tables.move_to_end(key)
                 return self._tables[key]
         with self._database() as connection:
-            row = connection.execute(SQL["frames"], {"pk": instance.pk}).fetchone()
+            row = connection.execute(SQL["frames"], {"pk": instance.pk}, binary=True).fetchone()
         if row is None:
             [derived] = self._derive.ensure([instance])
             table = derived.frames
@@ -161,13 +164,28 @@ class Retrieve:
         return Bulk(element.media_type, element.size, _parts(file, element))
 
 
+def _level(scope: Scope) -> str:
+    return scope.level.name.lower()
+
+
+def _names(scope: Scope) -> dict[str, str | None]:
+    return {
+        "study_uid": scope.study_uid,
+        "series_uid": scope.series_uid,
+        "sop_instance_uid": scope.sop_instance_uid,
+    }
+
+
+def _absent(scope: Scope) -> NotFound:
+    return NotFound(f"No such {_level(scope)} is stored here.")
+
+
 def _order(instance: StoredInstance) -> tuple[float, str, float, str]:
-    return (
-        _number(instance.series_number),
-        instance.series_uid,
-        _number(instance.instance_number),
-        instance.sop_instance_uid,
-    )
+    return _place(instance.series_number, instance.series_uid, instance.instance_number, instance.sop_instance_uid)
+
+
+def _place(series_number: str, series_uid: str, instance_number: str, uid: str) -> tuple[float, str, float, str]:
+    return _number(series_number), series_uid, _number(instance_number), uid
 
 
 def _number(text: str) -> float:

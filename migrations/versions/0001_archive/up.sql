@@ -116,6 +116,13 @@ CREATE INDEX instance_hidden ON instance (study_pk, series_pk) WHERE hidden;
 CREATE INDEX instance_by_check ON instance (checked_at, pk);
 CREATE INDEX instance_by_stored ON instance (stored_at);
 
+-- an instance as readers name it, with the columns of StoredInstance (pacs/services/instances.py) in their order
+CREATE VIEW held AS
+SELECT i.pk, s.study_uid, r.series_uid, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.number_of_frames,
+       i.object_name, i.size, i.data_offset, encode(i.sha256, 'hex') AS sha256,
+       encode(i.data_sha256, 'hex') AS data_sha256, r.series_number, i.instance_number, i.hidden
+FROM instance i JOIN series r ON r.pk = i.series_pk JOIN study s ON s.pk = i.study_pk;
+
 -- what every read needs, computed once, soon after the answer
 CREATE TABLE instance_derived (
     instance_pk         bigint PRIMARY KEY REFERENCES instance ON DELETE CASCADE,

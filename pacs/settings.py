@@ -109,15 +109,9 @@ class Settings:
     web_port: int = row(
         "HTTP", "The same again, and later the viewer, on one origin. 0 = any free port.", 3000, limits=PORT
     )
-    cors_origins: tuple[str, ...] = row(
-        "HTTP", "Exact origins whose pages may call us.", (), shown="none", effective=False
-    )
-    trusted_proxies: tuple[str, ...] = row(
-        "HTTP", "Networks whose `Forwarded` headers count.", (), shown="none", effective=False
-    )
-    public_url: str = row(
-        "HTTP", "The URL that answers name, where a proxy stands before us.", "", shown="unset", effective=False
-    )
+    cors_origins: tuple[str, ...] = row("HTTP", "Exact origins whose pages may call us.", (), shown="none")
+    trusted_proxies: tuple[str, ...] = row("HTTP", "Networks whose `Forwarded` headers count.", (), shown="none")
+    public_url: str = row("HTTP", "The URL that answers name, where a proxy stands before us.", "", shown="unset")
     dicom_host: str = row("DICOM", "Address that DIMSE listens on.", "127.0.0.1")
     dicom_port: int = row("DICOM", "DIMSE. 0 = any free port, printed.", 11112, limits=PORT)
     dicom_ae_title: str = row("DICOM", "Our application entity title.", "FILMROOM", pattern=AE_TITLE)
@@ -376,6 +370,22 @@ def _redis_url(url: str, _folder: Path) -> str:
     return re.sub(r"^valkey(s?)://", r"redis\1://", url)
 
 
+def _networks(words: tuple[str, ...], _folder: Path) -> tuple[str, ...]:
+    for word in words:
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError as error:
+            raise SettingsError(f"TRUSTED_PROXIES must be addresses or networks (10.0.0.0/8), not {word!r}.") from error
+    return words
+
+
+def _origins(words: tuple[str, ...], _folder: Path) -> tuple[str, ...]:
+    for word in words:
+        if not re.fullmatch(r"https?://[^/\s*]+", word):
+            raise SettingsError(f"CORS_ORIGINS must be exact origins (https://viewer.example), not {word!r}.")
+    return words
+
+
 def _storage(text: str, folder: Path) -> str:
     return text if text.startswith("s3:") else str(_path(text, folder))
 
@@ -394,6 +404,8 @@ SPECIAL: dict[str, Callable[[Any, Path], Any]] = {
     "database_url": _database_url,
     "database_replica_url": _database_url,
     "redis_url": _redis_url,
+    "cors_origins": _origins,
+    "trusted_proxies": _networks,
     "dicom_storage_dir": _storage,
 }
 

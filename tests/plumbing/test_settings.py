@@ -94,6 +94,13 @@ def test_environment_wins_over_secret_file_over_configuration_over_default(confi
     assert configured(text, PUBLIC_URL_FILE=str(secret), PUBLIC_URL="from-env").public_url == "from-env"
 
 
+def test_lists_come_with_commas_from_the_environment_and_as_arrays_from_the_file(configured):
+    wanted = ("http://a.example", "https://b.example:8443")
+    assert configured(CORS_ORIGINS=", ".join(wanted)).cors_origins == wanted
+    assert configured(f"cors_origins = {list(wanted)}").cors_origins == wanted
+    assert [path.name for path in configured(AI_MODELS_DIR="/x/one:/x/two").models_dirs] == ["one", "two"]
+
+
 def test_an_empty_variable_is_unset(configured):
     assert configured(HTTP_PORT="").http_port == 8000
 
@@ -132,6 +139,8 @@ def test_a_wrong_line_of_the_file_is_named(configured, text, words):
         ({"REDIS_URL": "http://x"}, "REDIS_URL must begin with redis://"),
         ({"SECRET_KEY_FILE": "/nowhere"}, "SECRET_KEY_FILE names /nowhere"),
         ({"DICOM_STORAGE_DIR": "s3://bucket/x"}, "DICOM_STORAGE_DIR: object storage"),
+        ({"TRUSTED_PROXIES": "10.0.0.0/8, proxy"}, "TRUSTED_PROXIES must be addresses"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must be exact origins"),
         ({"FILMROOM_CONFIG": "/nowhere.toml"}, "no configuration file"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +10,7 @@ from pacs.dimse import command, negotiation, protocol, status
 from pacs.dimse.command import RESPONSE, Command, Field
 from pacs.dimse.limits import Limits
 from pacs.dimse.operation import Context, Operation
+from pacs.dimse.output import Output
 from pacs.dimse.pdu import AbortReason, ProtocolError, message
 from pacs.dimse.protocol import CommandReceived, DataReceived, Event, Protocol, Requested
 from pacs.dimse.services import Service
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ALWAYS_TOLD = frozenset({"silent", "crowded-out"})  # also of a socket that never was an association
+_UNHEARD = frozenset({"closing", "silent", "unread"})  # deadlines after which nobody would read an A-ABORT
 _TALKING = frozenset({State.ESTABLISHED, State.PEER_RELEASING})
 
 
@@ -51,13 +52,12 @@ class Connection:
         self._current: Operation | None = None  # whose data set is coming
         self._blocked: CommandReceived | None = None  # a request beyond the window, and what came behind it
         self._held = bytearray()
-        self._output: deque[memoryview] = deque()
-        self._output_size = 0
+        self._output = Output(sock)
         self._releasing = False
         self._draining = False
         self._closing_after_output = False
         now = time.monotonic()
-        self._opened = self._heard = self._sent = self._pdu_since = now
+        self._opened = self._heard = self._pdu_since = now
         self._closing_since = 0.0
         self._linger = 0.0
         self._pdu_seen = 0
@@ -72,20 +72,27 @@ class Connection:
     @property
     def wants_read(self) -> bool:
         """False while a request waits for an earlier one, or while the peer does not take our answers."""
-        return self._blocked is None and self._output_size < self.limits.output_high
+        return self._blocked is None and self._output.size < self.limits.output_high
 
     @property
     def wants_write(self) -> bool:
-        return bool(self._output)
+        return self._output.size > 0
 
-    def overdue(self, now: float) -> str:
-        """The word for the deadline that has passed, or "" (dimse.md 2)."""
+    def check(self) -> None:
+        """Close or abort when a deadline has passed (dimse.md 2)."""
+        why = self._overdue(time.monotonic())
+        if why in _UNHEARD:
+            self.close(why)
+        elif why:
+            self.abort(why)
+
+    def _overdue(self, now: float) -> str:
         state, limits = self._protocol.state, self.limits
         if state is State.CLOSING:
             return "closing" if now - self._closing_since > self._linger else ""
         if state is State.AWAITING_REQUEST:
             return "silent" if now - self._opened > limits.artim else ""
-        if self._output and now - self._sent > limits.network:
+        if self._output.size and now - self._output.moved_at > limits.network:
             return "unread"
         if self.wants_read and self._protocol.within_pdu and now - self._pdu_since > limits.pdu:
             return "dripping"
@@ -167,7 +174,7 @@ class Connection:
 
     def _settle(self) -> None:
         """Between messages: answer a release that waits, or end because the node stops."""
-        if self._operations or self._output or self._protocol.within_message:
+        if self._operations or self._output.size or self._protocol.within_message:
             return
         if self._blocked is not None and not self._draining:
             return
@@ -180,6 +187,8 @@ class Connection:
 
     def drain(self) -> None:
         """The node stops: finish the message under way, then abort."""
+        if not self.associated:
+            self.close("draining")
         self._draining = True
         self._settle()
 
@@ -265,13 +274,12 @@ class Connection:
         if held:
             self.feed(memoryview(held))
         self._settle()
-        self._reactor.refresh(self)
 
     # what operations ask (operation.Link)
 
     @property
     def room(self) -> bool:
-        return self._output_size < self.limits.output_low and self._protocol.state in _TALKING
+        return self._output.size < self.limits.output_low and self._protocol.state in _TALKING
 
     def send(self, context: Context, messages: list[tuple[bytes, bytes | None]]) -> None:
         if self._protocol.state not in _TALKING:
@@ -283,15 +291,7 @@ class Connection:
         self.watch(self._reactor.submit(work), done)
 
     def watch(self, future: "Future[T]", done: Callable[["Future[T]"], None]) -> None:
-        future.add_done_callback(lambda finished: self._reactor.soon(lambda: self._finished(finished, done)))
-
-    def _finished(self, future: "Future[T]", done: Callable[["Future[T]"], None]) -> None:
-        try:
-            done(future)
-        except Exception as error:
-            self.report(error)
-            self.abort("internal-error")
-        self._reactor.refresh(self)
+        future.add_done_callback(lambda finished: self._reactor.soon(self, lambda: done(finished)))
 
     def report(self, error: BaseException) -> None:
         self._reactor.meters.failed(error)
@@ -302,48 +302,26 @@ class Connection:
         self._heard = time.monotonic()
         self._reactor.meters.served(operation.request.field, final, outcome, self._heard - began, self.calling)
         if self._blocked is not None and not self._draining:
-            self._reactor.soon(self._resume)
+            self._reactor.soon(self, self._resume)
         else:
             self._settle()
 
     # sending
 
     def _say(self, data: bytes) -> None:
-        """Send now what the socket takes, queue the rest."""
-        if not data:
-            return
-        taken = 0
-        if not self._output:
-            self._sent = time.monotonic()
-            taken = self._try_send(memoryview(data))
-        if 0 <= taken < len(data):
-            self._output.append(memoryview(data)[taken:])
-            self._output_size += len(data) - taken
-
-    def _try_send(self, data: memoryview) -> int:
-        """How many bytes the socket took; -1 when the connection is gone."""
         try:
-            return self.sock.send(data)
-        except BlockingIOError:
-            return 0
+            self._output.put(data)
         except OSError:
-            self._reactor.soon(lambda: self.close("connection-lost"))
-            return -1
+            self._reactor.soon(self, lambda: self.close("connection-lost"))
 
     def writable(self) -> None:
         """The socket takes bytes again."""
-        while self._output:
-            data = self._output[0]
-            taken = self._try_send(data)
-            if taken < 0:
-                return
-            self._sent = time.monotonic() if taken else self._sent
-            self._output_size -= taken
-            if taken < len(data):
-                self._output[0] = data[taken:]
-                break
-            self._output.popleft()
-        if not self._output:
+        try:
+            self._output.flush()
+        except OSError:
+            self.close("connection-lost")
+            return
+        if not self._output.size:
             self._half_close() if self._closing_after_output else self._settle()
         if self.room:
             for operation, _ in list(self._operations.values()):
@@ -358,7 +336,7 @@ class Connection:
         self._reactor.meters.aborted(why, self.address, self.calling, detail)
         self._reactor.dissociated(self, why)
         self._drop_operations()
-        if self._output:  # nothing can follow a PDU that the peer does not take
+        if self._output.size:  # nothing can follow a PDU that the peer does not take
             self.close(why)
             return
         self._say(self._protocol.abort(reason))
@@ -368,7 +346,7 @@ class Connection:
         self._closing_since, self._linger = time.monotonic(), linger
         self._blocked = None
         self._held.clear()
-        if self._output:
+        if self._output.size:
             self._closing_after_output = True
         else:
             self._half_close()
@@ -377,7 +355,7 @@ class Connection:
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            self._reactor.soon(lambda: self.close("connection-lost"))
+            self._reactor.soon(self, lambda: self.close("connection-lost"))
 
     def _drop_operations(self) -> None:
         operations = [operation for operation, _ in self._operations.values()]
@@ -397,5 +375,4 @@ class Connection:
             self._protocol.closed()
             self._drop_operations()
             self._output.clear()
-            self._output_size = 0
             self.sock.close()

@@ -56,7 +56,7 @@ class Reactor:
         self._addresses: Counter[str] = Counter()
         self._titles: Counter[str] = Counter()
         self._unknown = 0
-        self._soon: deque[Callable[[], None]] = deque()
+        self._soon: deque[tuple[Connection, Callable[[], None]]] = deque()
         self._waker, self._woken = socket.socketpair()
         self._pool = ThreadPoolExecutor(self.limits.workers, "dimse-work")
         self._next_sweep = self._next_peers = 0.0
@@ -83,8 +83,7 @@ class Reactor:
         self._listener.close()
         end = time.monotonic() + self.limits.drain
         for connection in list(self._connections):
-            connection.drain() if connection.associated else connection.close("draining")
-            self.refresh(connection)
+            self._act(connection, connection.drain)
         while self._connections and time.monotonic() < end:
             self._turn()
 
@@ -108,20 +107,23 @@ class Reactor:
                 with suppress(BlockingIOError):
                     self._woken.recv(4096)
         for _ in range(len(self._soon)):
-            self._soon.popleft()()
+            self._act(*self._soon.popleft())
         now = time.monotonic()
         if now >= self._next_sweep:
             self._sweep(now)
 
     def _serve(self, connection: Connection, events: int) -> None:
-        """One connection's turn; what it raises ends that connection and nothing else."""
-        if connection not in self._connections:  # closed earlier in this turn
+        if events & selectors.EVENT_READ:
+            self._act(connection, lambda: connection.readable(self._buffer))
+        if events & selectors.EVENT_WRITE:
+            self._act(connection, connection.writable)
+
+    def _act(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Something of one connection: what it raises ends that connection and nothing else."""
+        if connection not in self._connections:  # closed meanwhile
             return
         try:
-            if events & selectors.EVENT_READ:
-                connection.readable(self._buffer)
-            if events & selectors.EVENT_WRITE and connection in self._connections:
-                connection.writable()
+            act()
         except Exception as error:
             self.meters.failed(error)
             connection.close("internal-error")
@@ -154,7 +156,10 @@ class Reactor:
                     continue
                 self._pause()
                 return
-            self._welcome(sock, str(address[0]))
+            try:
+                self._welcome(sock, str(address[0]))
+            except OSError:  # gone again already
+                sock.close()
 
     def _pause(self) -> None:
         """Do not look at the listener until the next sweep: it would wake us without end."""
@@ -187,12 +192,7 @@ class Reactor:
             self._paused = False
             self._selector.register(self._listener, selectors.EVENT_READ)
         for connection in list(self._connections):
-            why = connection.overdue(now)
-            if why in _CUT:
-                connection.close(why)
-            elif why:
-                connection.abort(why)
-                self.refresh(connection)
+            self._act(connection, connection.check)
         if now >= self._next_peers:
             self._next_peers = now + _PEERS_PERIOD
             self.submit(self._read_peers)
@@ -244,15 +244,12 @@ class Reactor:
 
     # from other threads
 
-    def soon(self, act: Callable[[], None]) -> None:
-        """Run `act` on the loop's thread in its next turn. Safe from every thread."""
-        self._soon.append(act)
+    def soon(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Run `act` of a connection on the loop's thread in its next turn. Safe from every thread."""
+        self._soon.append((connection, act))
         with suppress(OSError):  # full: it wakes anyway; closed: the loop is over
             self._waker.send(b"\0")
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
         """Run blocking work on the pool."""
         return self._pool.submit(work)
-
-
-_CUT = frozenset({"closing", "silent", "unread"})  # nobody would read an A-ABORT

@@ -7,7 +7,8 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from pacs.settings import KINDS, SECTIONS, Settings, schema
+from pacs.kinds import KINDS
+from pacs.settings import SECTIONS, Settings, schema
 
 MASK = "********"
 LATER = "not in effect yet"

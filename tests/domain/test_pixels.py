@@ -203,6 +203,25 @@ def test_sizes_are_refused_before_anything_is_allocated() -> None:
         decode(bytes(huge), described(array), J2K)
 
 
+@pytest.mark.parametrize("part", [0.99, 0.5, 0.2])
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEG, imagecodecs.jpeg8_encode),
+        (JPEG_LS, imagecodecs.jpegls_encode),
+        (JPEG_LOSSLESS, imagecodecs.ljpeg_encode),
+        (J2K, lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="J2K", reversible=True)),
+        (HTJ2K, imagecodecs.htj2k_encode),
+        (JXL, lambda a: imagecodecs.jpegxl_encode(a, lossless=True)),
+    ],
+)
+def test_a_stream_cut_short_is_never_shown_as_an_image(syntax: str, encode: Any, part: float) -> None:
+    array = smooth("u1", (64, 64))
+    stream = encode(array)
+    with pytest.raises(Undecodable):
+        decode(stream[: int(len(stream) * part)], described(array), syntax)
+
+
 @pytest.mark.parametrize(
     ("encode", "parse"),
     [

@@ -17,8 +17,7 @@ from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 
 # information models by abstract syntax, with their highest level (PS3.4 C.6)
 MODELS = {"1.2.840.10008.5.1.4.1.2.1.1": Level.PATIENT, "1.2.840.10008.5.1.4.1.2.2.1": Level.STUDY}
-FIRST_PAGE = 200  # rows of the first statement: most queries end there
-PAGE = 1_000  # and of those behind it, each asked for when the peer has read the one before
+PAGE = 1_000  # rows a statement; the next is asked for when the peer has read these
 BATCH = 32  # answers a send: a cancel is seen after so many at most
 
 
@@ -77,11 +76,10 @@ class Find(Operation):
     def _page(self) -> tuple[list[bytes], bool]:
         """On a thread of the pool: the encoded answers of the next page, and whether it is the last."""
         query, writer = self._prepared = self._prepared or self._prepare()
-        limit = PAGE if self._offset else FIRST_PAGE
-        page = self.link.node.search.find(replace(query, limit=limit, offset=self._offset))
+        page = self.link.node.search.find(replace(query, limit=PAGE, offset=self._offset))
         self._offset += len(page.rows)
         self._partly |= bool(page.warnings)
-        return [writer.write(row) for row in page.rows], len(page.rows) < limit
+        return [writer.write(row) for row in page.rows], len(page.rows) < PAGE
 
     def _prepare(self) -> tuple[Query, AnswerWriter]:
         syntax = self.context.transfer_syntax

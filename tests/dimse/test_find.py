@@ -52,7 +52,7 @@ def test_an_answer_holds_the_keys_asked_for_and_what_every_answer_holds(door: Do
     assert (str(ds.PatientName), ds.SpecificCharacterSet, ds.PatientID) == ("Müller^Jürgen", "ISO_IR 192", "")
 
 
-@pytest.mark.parametrize("count", [1, 199, 200, 201, 1_000])
+@pytest.mark.parametrize("count", [1, 999, 1_000, 1_001, 2_500])
 def test_every_row_is_answered_once_in_order(door: Door, count: int) -> None:
     door.node.search.rows = [row(number) for number in range(count)]
     answers, status, _ = found(door, keys(StudyInstanceUID=""))
@@ -137,14 +137,14 @@ def test_a_cancel_of_nothing_is_ignored(door: Door) -> None:
 
 def test_rows_are_fetched_as_the_peer_reads(open_door: OpenDoor) -> None:
     door = open_door(limits=Limits(output_low=4_096))
-    door.node.search.rows = [row(number, "X" * 50) for number in range(20_000)]
+    door.node.search.rows = [row(number, "X" * 2_000) for number in range(20_000)]
     with Sender(door.address, EXPLICIT) as sender:
         sender.send(1, find_request(STUDY_ROOT), encoded(keys(StudyInstanceUID="", PatientName="")))
         fetched = -1
         while fetched != len(door.node.search.queries):  # until the sockets' buffers are full
             fetched = len(door.node.search.queries)
             time.sleep(0.3)
-        assert fetched < 90
+        assert fetched < 15
         count = 0
         while sender.answer().status == 0xFF00:
             count += 1

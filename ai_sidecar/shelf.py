@@ -92,7 +92,8 @@ class Shelf:
         """The package that a job was planned with, byte for byte. Raises RunFailed, for good."""
         named = [p for p in self._good() if (p.name, p.version) == (lease.model, lease.version)]
         if not named:
-            raise RunFailed("model_gone", f"Model {lease.model} {lease.version} is no longer here.", permanent=True)
+            said = f"Model {lease.model} {lease.version} is no longer here; ask for a new plan: filmroom ai run {lease.study_uid}"
+            raise RunFailed("model_gone", said, permanent=True)
         if named[0].digest != lease.digest:
             said = f"Model {lease.model} {lease.version} was changed after the job was planned; ask for a new plan."
             raise RunFailed("model_changed", said, permanent=True)

@@ -114,3 +114,38 @@ def test_a_study_without_images_for_the_model_says_why(node, timeline):
     node.models.enable("ct-lung-body")
     (decision,) = bench.decide(replace(work, model="ct-lung-body"))
     assert decision.job_key
+
+
+def test_a_missing_slice_is_waited_for_and_named_until_it_comes(node, timeline):
+    gapped = ChestStudy("gapped", "P2", "GAP^TEST", slices=24, size=64)
+    contents = list(files(gapped))
+    late = contents.pop(11)
+    for content in contents:
+        put(node, content)
+    bench = LocalBench(node)
+    bench.shelf.scan()
+    plan_when_complete(node, bench, gapped.study_uid)
+    waiting = node.jobs.timeline(gapped.study_uid)
+    assert [(job["state"], job["reason"]) for job in waiting["jobs"]] == [("PLANNED", "missing_slices")]
+    assert (waiting["completeness"]["state"], waiting["completeness"]["missing"]) == (
+        "likely",
+        [waiting["jobs"][0]["message"]],
+    )
+    put(node, late)
+    plan_when_complete(node, bench, gapped.study_uid)
+    (job,) = node.jobs.timeline(gapped.study_uid)["jobs"]
+    assert (job["state"], node.jobs.get(job["id"])["inputs"]) == ("QUEUED", 24)
+
+
+def plan_when_complete(node, bench, study_uid):
+    """Let the clerk judge and the planner plan, as often as it takes."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        assert time.monotonic() < deadline
+        once(node)
+        work = node.jobs.planning.next_work()
+        if work is not None:
+            node.jobs.planning.plan(work, bench.decide(work))
+            if work.study_uid == study_uid:
+                return
+        time.sleep(0.1)

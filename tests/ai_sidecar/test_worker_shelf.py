@@ -52,7 +52,7 @@ def states(node):
 
 
 def lease(**given):
-    return SimpleNamespace(**{"model": "lungs", "version": "1.0.0", "digest": "d1", **given})
+    return SimpleNamespace(**{"model": "lungs", "version": "1.0.0", "digest": "d1", "study_uid": "1.2", **given})
 
 
 def test_a_package_dropped_in_is_enabled_and_checked_once(shelf, node, tmp_path, checks):

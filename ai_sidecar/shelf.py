@@ -17,6 +17,7 @@ from pacs.node import Node
 
 log = structlog.get_logger()
 
+RUN = "filmroom ai run"
 TEXTS = ("task", "summary", "vendor", "licence", "allowed_use")
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -92,10 +93,10 @@ class Shelf:
         """The package that a job was planned with, byte for byte. Raises RunFailed, for good."""
         named = [p for p in self._good() if (p.name, p.version) == (lease.model, lease.version)]
         if not named:
-            said = f"Model {lease.model} {lease.version} is no longer here; ask for a new plan: filmroom ai run {lease.study_uid}"
+            said = f"Model {lease.model} {lease.version} is no longer here; for a new plan: {RUN} {lease.study_uid}"
             raise RunFailed("model_gone", said, permanent=True)
         if named[0].digest != lease.digest:
-            said = f"Model {lease.model} {lease.version} was changed after the job was planned; ask for a new plan."
+            said = f"Model {lease.model} {lease.version} was changed since; for a new plan: {RUN} {lease.study_uid}"
             raise RunFailed("model_changed", said, permanent=True)
         return named[0]
 

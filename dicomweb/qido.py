@@ -35,18 +35,21 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
     async def handler(node: "Node", request: Request) -> Response:
         """Searches at this level; no match is an empty list."""
         offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
-        query = _query(request, level)
-        page = await run(lambda: node.search.find(query))
-        root = urls.root(request, node.settings)
-        rows = [in_order(_with_url(row, level, root)) for row in page.rows]
-        headers = _headers(page, query, root)
-        if offer == nativexml.AS_PARTS:
-            writer = Writer(offer.media_type)
-            body = b"".join(nativexml.parts(rows, writer))
-            return Response(body, headers={**headers, "content-type": writer.content_type})
-        return Response(orjson.dumps(rows), headers=headers, media_type=offer.media_type)
+        query, root = _query(request, level), urls.root(request, node.settings)
+        return await run(lambda: _answer(node.search.find(query), query, root, offer))
 
     return handler
+
+
+def _answer(page: Page, query: Query, root: str, offer: Offer) -> Response:
+    """The rows in the form asked for; called in a thread, for some clients ask for everything at once."""
+    rows = [in_order(_with_url(row, query.level, root)) for row in page.rows]
+    headers = _headers(page, query, root)
+    if offer == nativexml.AS_PARTS:
+        writer = Writer(offer.media_type)
+        body = b"".join(nativexml.parts(rows, writer))
+        return Response(body, headers={**headers, "content-type": writer.content_type})
+    return Response(orjson.dumps(rows), headers=headers, media_type=offer.media_type)
 
 
 def _query(request: Request, level: Level) -> Query:

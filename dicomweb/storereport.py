@@ -52,8 +52,8 @@ def module(outcomes: Sequence[Outcome], root: str) -> Item:
     """The data set in DICOM JSON."""
     stored = [outcome for outcome in outcomes if isinstance(outcome, Stored)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-    named = [outcome for outcome in refused if outcome.sop_instance_uid and outcome.sop_class_uid]
-    nameless = [outcome for outcome in refused if outcome not in named]
+    named = [outcome for outcome in refused if _is_named(outcome)]
+    nameless = [outcome for outcome in refused if not _is_named(outcome)]
     found: Item = {}
     studies = {outcome.study_uid for outcome in stored}
     if len(studies) == 1:
@@ -74,6 +74,10 @@ def _failure(refused: Refused) -> Item:
     if refused.refusal_id:
         item[REFUSAL_ID] = _text("UT", refused.refusal_id)
     return {**item, REFUSAL_WORD: _text("LO", refused.code), REFUSAL_SENTENCE: _text("UT", refused.message)}
+
+
+def _is_named(refused: Refused) -> bool:
+    return bool(refused.sop_instance_uid and refused.sop_class_uid)
 
 
 def _name(outcome: Outcome) -> Item:

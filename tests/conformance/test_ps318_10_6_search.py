@@ -57,6 +57,7 @@ def test_d01_study_rows_hold_all_required_keys(http: httpx.Client, studies: list
     for row in rows:
         assert set(row) >= STUDY_KEYS
         assert list(row) == sorted(row)
+        assert all(next(iter(element)) == "vr" for element in row.values())
     first = next(row for row in rows if value(row, "0020000D") == studies[0].StudyInstanceUID)
     assert (value(first, "00201206"), value(first, "00201208")) == (2, 3)
     assert first["00080061"]["Value"] == ["CT"]

@@ -3,8 +3,9 @@
 A process builds one node, passes it to its door and closes it at the end.
 """
 
-from functools import cached_property
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 from pacs.index.pool import open_pool
 from pacs.settings import Settings
@@ -40,6 +41,33 @@ if TYPE_CHECKING:
     from pacs.store.base import Store
 
 
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property made when it is first asked for, once, however many threads ask at that moment."""
+
+    def __init__(self, make: "Callable[[Node], T]") -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, node: None, owner: type) -> "once[T]": ...
+    @overload
+    def __get__(self, node: "Node", owner: type) -> T: ...
+    def __get__(self, node: "Node | None", owner: type) -> "once[T] | T":
+        if node is None:
+            return self
+        with node.making:
+            if self._name not in node.__dict__:  # from then on the attribute stands before this property
+                node.__dict__[self._name] = self._make(node)
+            made: T = node.__dict__[self._name]
+            return made
+
+
 def build(settings: Settings, *, component: str) -> "Node":
     """The node of one process. Nothing is opened or connected before it is used."""
     return Node(settings, component)
@@ -50,6 +78,7 @@ class Node:
 
     def __init__(self, settings: Settings, component: str) -> None:
         self.settings, self.component = settings, component
+        self.making = threading.RLock()
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
@@ -58,102 +87,102 @@ class Node:
             if made is not None:
                 made.close()
 
-    @cached_property
+    @once
     def metrics(self) -> Metrics:
         metrics = Metrics(self.component)
         metrics.share(self.settings.run_dir / "metrics")  # whoever answers /metrics tells those of all processes
         return metrics
 
-    @cached_property
+    @once
     def pool(self) -> "ConnectionPool":
         """Connections for services, with a limit on how long a statement may run."""
         return open_pool(self.settings.database_url, self.component)
 
-    @cached_property
+    @once
     def store(self) -> "Store":
         from pacs.store.local import LocalStore
 
         return LocalStore(self.settings.storage_dir)
 
-    @cached_property
+    @once
     def refusals(self) -> "Refusals":
         from pacs.services.refusals import Refusals
 
         return Refusals(self.pool)
 
-    @cached_property
+    @once
     def audit(self) -> "Audit":
         from pacs.services.audit import Audit
 
         return Audit(self.pool)
 
-    @cached_property
+    @once
     def ingest(self) -> "Ingest":
         from pacs.services.ingest import Ingest
 
         return Ingest(self.settings, self.store, self.refusals, self.metrics, self.component)
 
-    @cached_property
+    @once
     def search(self) -> "Search":
         from pacs.services.search import Search
 
         return Search(self.pool)
 
-    @cached_property
+    @once
     def findings(self) -> "Findings":
         from pacs.services.findings import Findings
 
         return Findings(self.pool, self.metrics)
 
-    @cached_property
+    @once
     def files(self) -> "Files":
         from pacs.services.instances import Files
 
         return Files(self.pool, self.store, self.findings)
 
-    @cached_property
+    @once
     def derive(self) -> "Derive":
         from pacs.services.derive import Derive
 
         return Derive(self.pool, self.files)
 
-    @cached_property
+    @once
     def retrieve(self) -> "Retrieve":
         from pacs.services.retrieve import Retrieve
 
         return Retrieve(self.pool, self.files, self.derive)
 
-    @cached_property
+    @once
     def lifecycle(self) -> "Lifecycle":
         from pacs.services.lifecycle import Lifecycle
 
         return Lifecycle(self.pool, self.store)
 
-    @cached_property
+    @once
     def sweep(self) -> "Sweep":
         from pacs.services.sweep import Sweep
 
         return Sweep(self.pool, self.store, self.findings)
 
-    @cached_property
+    @once
     def scrub(self) -> "Scrub":
         from pacs.services.scrub import Scrub
 
         return Scrub(self.pool, self.store, self.findings)
 
-    @cached_property
+    @once
     def conflicts(self) -> "Conflicts":
         from pacs.services.conflicts import Conflicts
 
         return Conflicts(self.pool, self.store, lambda: self.ingest)
 
-    @cached_property
+    @once
     def changes(self) -> "Changes":
         from pacs.services.changes import Changes
 
         return Changes(self.pool)
 
-    @cached_property
+    @once
     def books(self) -> "Books":
         from pacs.services.books import Books
 
@@ -165,55 +194,55 @@ class Node:
 
         return Listener(self.pool, channel)
 
-    @cached_property
+    @once
     def jobs(self) -> "Jobs":
         from pacs.services.jobs import Jobs
 
         return Jobs(self.books, self.models, self.settings)
 
-    @cached_property
+    @once
     def ledger(self) -> "Ledger":
         from pacs.services.ledger import Ledger
 
         return Ledger(self.books, self.settings)
 
-    @cached_property
+    @once
     def models(self) -> "Models":
         from pacs.services.models import Models
 
         return Models(self.books)
 
-    @cached_property
+    @once
     def stream(self) -> "Stream":
         from pacs.bus.stream import Stream
 
         return Stream(self.settings.redis_url)
 
-    @cached_property
+    @once
     def relay(self) -> "Relay":
         from pacs.services.relay import Relay
 
         return Relay(self.books, self.stream)
 
-    @cached_property
+    @once
     def reconciler(self) -> "Reconciler":
         from pacs.services.reconcile import Reconciler
 
         return Reconciler(self.books, self.stream, self.metrics)
 
-    @cached_property
+    @once
     def health(self) -> "Health":
         from pacs.services.health import Health
 
         return Health(self.settings, self.pool, {"ai": self.models.check_ready})
 
-    @cached_property
+    @once
     def status(self) -> "StatusBoard":
         from pacs.services.status import StatusBoard
 
         return StatusBoard(self.pool, self.settings.storage_dir, self.settings.disk_reserve_gb)
 
-    @cached_property
+    @once
     def report(self) -> "Report":
         from pacs.services.report import Report
 

@@ -28,7 +28,7 @@ from pacs.telemetry import Metrics
 
 __all__ = ["Expected", "Incoming", "Ingest", "Source", "Stored"]
 
-THREADS = 8  # how many objects may wait for their fsync at a time
+THREADS = 16  # how many objects may wait for their fsync at a time
 SETTLED_SECONDS = 600.0  # an object of another process that is older than this is durable or gone
 COPY_BYTES = 1 << 20
 NOTHING = Expected()

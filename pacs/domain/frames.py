@@ -15,7 +15,7 @@ from pacs.domain.charsets import DEFAULT
 from pacs.domain.header import declared_frames, native_frame_bits
 from pacs.domain.jsonmodel import Reader
 from pacs.domain.structure import Element, Item
-from pacs.domain.syntaxes import RLE, SYNTAXES
+from pacs.domain.syntaxes import EXPLICIT_LE, RLE, SYNTAXES
 
 EXTENDED_OFFSETS = 0x7FE00001
 FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00008, 0x7FE00009
@@ -44,7 +44,7 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "image/jphc": (*_JPEG_2000, b"\0\0\0\x0cjP  "),
     "image/jxl": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
 }
-_END_MARKER = b"\xff\xd9"  # EOI and EOC are the same two bytes
+END_MARKER = b"\xff\xd9"  # EOI and EOC are the same two bytes
 _MARKED = frozenset({"image/jpeg", "image/jls", "image/jp2", "image/jphc"})
 
 
@@ -115,7 +115,7 @@ class FrameTable:
             return self._cut(number, parts[0])
         stream = parts[0] if len(parts) == 1 else b"".join(parts)
         media_type = SYNTAXES[self.transfer_syntax_uid].media_type if self.transfer_syntax_uid in SYNTAXES else ""
-        if media_type in _MARKED and stream[-3:-1] == _END_MARKER and stream[-1:] == b"\0":
+        if media_type in _MARKED and stream[-3:-1] == END_MARKER and stream[-1:] == b"\0":
             return stream[:-1]
         return stream
 
@@ -212,6 +212,8 @@ def _table(admitted: Admitted, data: memoryview) -> FrameTable:
         bits = native_frame_bits(reader, top) or pixels.length * 8
         count = min(declared, pixels.length * 8 // bits)
         word = 1 if top.little else word_of(pixels, description)
+        if uid in SYNTAXES and SYNTAXES[uid].encapsulated:  # native all the same, whatever the file says
+            uid = EXPLICIT_LE
         return FrameTable(count, uid, description, inflated, pixels.value_offset, pixels.length, bits, word)
     places = pixels.fragments[2:]
     firsts = _first_fragments(reader, top, pixels, declared, uid)
@@ -280,4 +282,4 @@ def _begins(data: memoryview, offset: int, length: int, uid: str) -> bool:
 
 def _has_ended(data: memoryview, offset: int, length: int) -> bool:
     tail = bytes(data[offset + max(0, length - 3) : offset + length])
-    return tail.endswith(_END_MARKER) or (tail[:2] == _END_MARKER and tail[2:] == b"\0")
+    return tail.endswith(END_MARKER) or (tail[:2] == END_MARKER and tail[2:] == b"\0")

@@ -21,7 +21,7 @@ from pydicom.valuerep import PersonName
 from pacs.domain import values
 from pacs.domain.admission import Admitted, Bytes, admit
 from pacs.domain.charsets import DEFAULT, Decoder, decoder
-from pacs.domain.structure import IMPLICIT_LITTLE, Element, Encoding, Inadmissible, Item, Walk
+from pacs.domain.structure import IMPLICIT_LITTLE, LIMITS, Element, Encoding, Inadmissible, Item, Walk
 from pacs.domain.syntaxes import EXPLICIT_LE
 from pacs.domain.values import Context, Json
 
@@ -55,6 +55,7 @@ class Reader:
     encoding: Encoding
     base: str = ""
     bulk_threshold: int = 1024
+    depth: int = 0  # of the set that is being shown
 
     def raw(self, element: Element, most: int = -1) -> bytes:
         """The value's bytes, at most `most` of them."""
@@ -80,6 +81,8 @@ class Reader:
         """The items of a sequence; one inside UN of defined length is walked now. None when it is no sequence."""
         if element.items is not None:
             return element.items
+        if self.depth > LIMITS.depth:  # hidden in one another, where the walk of admission does not look
+            return None
         start, end = element.value_offset, element.value_offset + element.length
         for encoding in (IMPLICIT_LITTLE,) if element.vr == "UN" else (self.encoding, IMPLICIT_LITTLE):
             try:
@@ -114,9 +117,11 @@ class Reader:
         """The DICOM JSON of a data set or item, ascending, without group lengths and file meta information."""
         decode, context = self.decoder(item, decode), self.context(item, outer)
         shown: dict[str, Json] = {}
+        self.depth += 1
         for tag in sorted(item.elements):
             if tag & 0xFFFF and tag >> 16 not in NOT_SHOWN:
                 shown[f"{tag:08X}"] = self.element(item.elements[tag], item, path, decode, context)
+        self.depth -= 1
         return shown
 
     def element(self, element: Element, item: Item, path: str, decode: Decoder, context: Context) -> dict[str, Json]:
@@ -175,6 +180,8 @@ def to_json(
     `admitted`: the file's admission with `nested=True`, when it was made already. Raises Inadmissible.
     """
     if isinstance(source, Dataset):
+        if len(source) == 0:
+            return {}
         source = _bytes_of(source)
     if admitted is None:
         admitted = admit(source, nested=True)

@@ -188,7 +188,7 @@ def _as_described(array: Array, description: Description) -> Array:
 
 def _require_end(raw: bytes) -> None:
     """JPEG decoders make up what is missing (libjpeg), or look for it for half a minute (CharLS)."""
-    if not raw[-64:].rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+    if not raw[-64:].rstrip(b"\0\xff").endswith(frames.END_MARKER):
         raise Undecodable("the code stream has no end: it is cut short")
 
 

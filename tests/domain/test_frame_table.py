@@ -181,3 +181,13 @@ def test_one_frame_of_many_is_one_read() -> None:
     frames, _read = found(part10(ds))
     assert len(frames.ranges(999)) == 1
     assert frames.ranges(1000)[0][1] == 128
+
+
+def test_native_pixels_under_a_compressed_syntax_are_told_as_what_they_are() -> None:
+    ds = ct(2, 2)
+    raw = part10(ds)
+    meta = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
+    lying = struct.pack("<HH2sH", 2, 0x10, b"UI", 22) + b"1.2.840.10008.1.2.4.50"
+    frames, read = found(raw.replace(meta, lying))
+    assert frames.transfer_syntax_uid == SYNTAXES[1]
+    assert read(1) == ds.PixelData

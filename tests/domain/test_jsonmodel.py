@@ -226,3 +226,26 @@ def test_values_that_pydicom_cannot_hold_are_written_all_the_same() -> None:
         "00200013": {"vr": "IS", "Value": ["1A"]},
     }
     assert strict(to_json(part10(to_dataset(row)))) == row
+
+
+def test_private_sequences_hidden_in_one_another_do_not_exhaust_the_stack() -> None:
+    def element(tag: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+    creator = element(0x20010010, b"Philips Imaging DD 001")
+    inside = creator
+    for _level in range(1000):
+        inside = creator + element(0x2001105F, struct.pack("<HHI", 0xFFFE, 0xE000, len(inside)) + inside)
+    uid = element(0x00080018, b"1.2.3\0")
+    shown = to_json(uid + inside)
+    depth = 0
+    while "Value" in shown.get("2001105F", {}):
+        shown, depth = shown["2001105F"]["Value"][0], depth + 1
+    assert 10 < depth <= 65
+    assert shown["2001105F"]["vr"] == "UN"
+
+
+def test_pydicom_data_sets_have_json_too() -> None:
+    ds = ct(PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 100")
+    assert to_json(ds) == to_json(part10(ds))
+    assert to_json(Dataset()) == {}

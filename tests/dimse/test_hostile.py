@@ -2,23 +2,27 @@
 
 import gc
 import os
+import random
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import structlog
 
-from pacs.dimse import protocol
+from pacs.dimse import command, pdu, protocol
 from pacs.dimse.associate import AssociateRequest, ProposedContext, UserInformation, encode_request
+from pacs.dimse.command import Field
 from pacs.dimse.limits import Limits
 from pacs.dimse.pdu import HEADER, PDV_HEADER, Abort, PduType, Rejection
 from pacs.domain.uids import VERIFICATION
 from tests.dimse.conftest import OpenDoor
 from tests.dimse.door import Door
-from tests.dimse.sender import LITTLE, Refusal, Sender, store_request
+from tests.dimse.sender import LITTLE, Refusal, Sender, cancel_request, store_request
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CONTEXT = (ProposedContext(1, VERIFICATION, LITTLE), ProposedContext(3, CT, LITTLE))
@@ -244,12 +248,9 @@ def test_an_abort_in_the_middle_of_a_data_set_leaves_no_file(door: Door, folder:
         sender.sock.close()
         sender = Sender(door.address, [(CT, LITTLE)])
         sender.__enter__()
-        from pacs.dimse import command
-        from pacs.dimse.pdu import fragments
-
         head = command.encode({"MessageID": 1, "CommandDataSetType": 1, **store_request(CT, "1.2.3")})
         for kind, data in ((True, head), (False, bytes(100_000))):
-            pieces = list(fragments(1, memoryview(data), command=kind, max_pdu=16_000))
+            pieces = list(pdu.fragments(1, memoryview(data), command=kind, max_pdu=16_000))
             for header, part in pieces if kind else pieces[:-1]:
                 sender.sock.sendall(header + part)
         assert eventually(lambda: any(folder.glob("*.part")))
@@ -289,3 +290,34 @@ def test_an_abort_comes_with_its_source_and_reason(door: Door) -> None:
     with Sender(door.address) as sender:
         sender.sock.sendall(b"\x0bxxxxx")
         assert sender.event() == protocol.Aborted(Abort(2, 1))
+
+
+def a_message(chance: random.Random) -> bytes:
+    """One of the messages that a peer may send, with a message ID that may be in use."""
+    number, size = chance.randrange(1, 5), chance.randrange(64, 4_000)
+    store = {"MessageID": number, "CommandDataSetType": 1, **store_request(CT, f"1.2.{number}")}
+    echo = {"MessageID": number, "CommandDataSetType": 0x0101, "CommandField": Field.C_ECHO_RQ}
+    cancel = {"CommandDataSetType": 0x0101, **cancel_request(number)}
+    return chance.choice(
+        [
+            pdu.message(3, command.encode(store), chance.randbytes(chance.randrange(3_000)), size),
+            pdu.message(1, command.encode(echo), None, size),
+            pdu.message(1, command.encode(cancel), None, size),
+        ]
+    )
+
+
+def test_damaged_sessions_leave_the_door_whole(open_door: OpenDoor, folder: Path) -> None:
+    door, chance = open_door(limits=HURRY), random.Random(7)
+    with structlog.testing.capture_logs() as events:
+        for _ in range(200):
+            session = bytearray(request(window=(4, 1)) + b"".join(a_message(chance) for _ in range(5)) + pdu.RELEASE_RQ)
+            for _ in range(chance.choice((0, 1, 1, 3))):
+                session[chance.randrange(len(session))] = chance.randrange(256)
+            with connected(door) as sock, suppress(OSError):
+                sock.sendall(session[: chance.choice((len(session), chance.randrange(len(session))))])
+        with Sender(door.address) as sender:
+            assert sender.echo() == 0
+        assert eventually(lambda: door.metric("filmroom_dimse_associations_open") == 0)
+        assert eventually(lambda: not any(folder.glob("*.part")))
+    assert "dimse_failure" not in {event["event"] for event in events}

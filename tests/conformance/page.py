@@ -8,6 +8,7 @@ it is stored in; the data set must be the same bytes. The exit code is 1 when on
 
 import csv
 import http.client
+import io
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pydicom
 
 from pacs.dimse.services import catalogue
 from pacs.domain.admission import admit
@@ -43,7 +46,8 @@ class RealFile:
         """SOP class, SOP instance and data set, as a modality would send them; raises for what no modality could."""
         admitted = admit(memoryview(self.content), raw_syntax=None)
         data = self.content[admitted.data_offset :]
-        return admitted.meta.get(0x00020002, ""), admitted.meta.get(0x00020003, ""), data
+        named = pydicom.dcmread(io.BytesIO(self.content), force=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        return str(named.get("SOPClassUID", "")), str(named.get("SOPInstanceUID", "")), data
 
 
 def main() -> int:
@@ -81,7 +85,7 @@ def by_c_store(node: RunningNode, file: RealFile) -> str:
     except Exception as error:
         return f"not sent: {error}"
     if not sop_class or not instance:
-        return "not sent: the file has no meta information to send it by"
+        return "not sent: the file names no SOP class or instance"
     context = ((sop_class, (file.syntax if file.syntax.startswith("1.") else IMPLICIT_LE,)),)
     try:
         with Sender(("127.0.0.1", node.dicom_port), context) as sender:
@@ -114,9 +118,8 @@ def by_stow(node: RunningNode, file: RealFile) -> str:
 
 def _compare(node: RunningNode, instance: str, file: RealFile, data: bytes | None) -> str:
     """`stored` when the data set comes back as the same bytes."""
-    row = json.loads(_get(node, f"/dicom-web/instances?SOPInstanceUID={instance}"))[0]
-    study, series = (row[tag]["Value"][0] for tag in ("0020000D", "0020000E"))
-    syntax = file.syntax if file.syntax.startswith("1.") else "*"
+    row = json.loads(_get(node, f"/dicom-web/instances?SOPInstanceUID={instance}&includefield=00083002"))[0]
+    study, series, syntax = (row[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00083002"))
     path = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}"
     try:
         received = _get(node, path, f"application/dicom; transfer-syntax={syntax}")

@@ -54,6 +54,9 @@ class Worker:
         self.node, self.bench, self.owner, self.pace = node, bench, owner, pace or Pace()
         self.stream = Stream(node.settings.redis_url)
         self.heartbeat = Heartbeat(node, self.stream, self.pace, self._give_up)
+        ended = "AI attempts of this sidecar by model and how they ended"
+        self._attempts = node.metrics.counter("filmroom_ai_attempts", ended, ("model", "state"))
+        self._stages = node.metrics.histogram("filmroom_ai_stage_seconds", "Seconds of a job by stage", ("stage",))
         self.end_process: Callable[[int], object] = os._exit
         self._stopping = threading.Event()
         self._abandon = threading.Event()
@@ -186,13 +189,11 @@ class Worker:
                 self.stream.forget(entry)
 
     def _count(self, lease: Lease, state: str) -> None:
-        text = "AI attempts of this sidecar by model and how they ended"
-        self.node.metrics.counter("filmroom_ai_attempts", text, ("model", "state")).labels(lease.model, state).inc()
+        self._attempts.labels(lease.model, state).inc()
 
     def _time(self, timings: Mapping[str, float]) -> None:
-        histogram = self.node.metrics.histogram("filmroom_ai_stage_seconds", "Seconds of a job by stage", ("stage",))
         for stage, seconds in timings.items():
-            histogram.labels(stage).observe(seconds)
+            self._stages.labels(stage).observe(seconds)
 
 
 class _Slot:

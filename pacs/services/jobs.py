@@ -62,10 +62,12 @@ class Jobs:
     def run(self, study_uid: str, model: str | None = None, priority: str = "normal") -> Row:
         """Ask for a plan of this study now, of one model or of all; what exists already is not made twice.
 
-        Raises NotFound for an unknown study or model, Conflict for a model that may not run, BadRequest.
+        Raises NotFound for an unknown study or model, Conflict where models may not run, BadRequest.
         """
         if priority not in PRIORITIES:
             raise BadRequest(f"The priority must be one of {', '.join(PRIORITIES)}.")
+        if not self.enabled:
+            raise Conflict(AI_OFF["message"])
         if model:
             self.models.require_enabled(model)
         values = {"study_uid": study_uid, "model": model or "", "priority": priority}

@@ -372,3 +372,5 @@ def test_the_timeline_of_an_unknown_study_is_not_found(jobs):
 def test_ai_switched_off_is_said(books, settings, study):
     off = Jobs(books, Models(books), dataclasses.replace(settings, ai_enabled=False))
     assert off.timeline(study)["skipped"][0]["reason"] == "ai_disabled"
+    with pytest.raises(Conflict, match="AI_ENABLED"):
+        off.run(study)

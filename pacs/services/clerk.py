@@ -20,6 +20,7 @@ from pacs.index.pool import BoundedConnection, connection_arguments
 from pacs.node import Node
 from pacs.services.duties import Duty
 from pacs.settings import Settings
+from pacs.store.base import StoreFailed, StoreFull
 
 # duties by the module that knows the work; one that is not there yet is left out
 TABLES = (
@@ -34,6 +35,7 @@ TABLES = (
 LOCK = 0x46494C4D  # one clerk a database
 STAND_BY_SECONDS = 1.0
 NICENESS = 5  # answers go first
+PATIENCE_SECONDS = 10.0  # for a duty under way when the clerk stops
 LEAST_WARNING_SECONDS = 60.0  # a duty that keeps failing is logged this often
 log = structlog.get_logger()
 
@@ -89,7 +91,7 @@ class Clerk:
     def _work(self, connection: psycopg.Connection[Any], stop: threading.Event) -> None:
         """Start the duties and keep the lock's connection alive, passing on what it is notified of."""
         log.info("clerk_on_duty", duties=[duty.name for duty in self._duties])
-        self._node.sweep.start()
+        self._begin()
         over = threading.Event()
         turns = [Turn(duty, self._node, over, self._runs) for duty in self._duties]
         for channel in {duty.woken_by for duty in self._duties if duty.woken_by}:
@@ -109,6 +111,13 @@ class Clerk:
             for turn in turns:
                 turn.end()
 
+    def _begin(self) -> None:
+        """Put in order what a crash left; a store that fails now must not keep the other duties from being done."""
+        try:
+            self._node.sweep.start()
+        except (OSError, StoreFailed, StoreFull) as error:
+            log.error("start_not_swept", exc_info=error)
+
 
 class Turn:
     """One duty and the thread that does it."""
@@ -125,10 +134,10 @@ class Turn:
             self._due.set()
 
     def end(self) -> None:
-        """Wait for the run that is under way."""
+        """Wait for the run that is under way; a long one goes on until the process ends, and may be cut anywhere."""
         self._due.set()
         if self.thread.is_alive():
-            self.thread.join()
+            self.thread.join(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         while not self._over.is_set():

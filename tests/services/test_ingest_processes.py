@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -108,3 +109,43 @@ def test_a_database_that_goes_away_refuses_quickly_and_is_found_again(own_server
     with pytest.raises(NotFound):
         node.retrieve.locate(Scope(data.StudyInstanceUID))
     node.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_refuses_reads_on_and_takes_objects_again_when_there_is_room(settings, short_folder):
+    folder = short_folder / "full"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("no mounts here")
+    node = build(dataclasses.replace(settings, dicom_storage_dir=str(folder / "dicom")), component="full")
+    try:
+        ballast = folder / "ballast"
+        ballast.write_bytes(bytes(2 << 20))
+        study, stored = generate_uid(), []
+
+        def fill():
+            for _ in range(20):
+                stored.append(put(node, part10(ct(study, Rows=512, Columns=512, PixelData=os.urandom(512 * 512 * 2)))))
+
+        with pytest.raises(Refused) as caught:
+            fill()
+        assert caught.value.reason is Reason.OUT_OF_SPACE
+        assert node.refusals.get(caught.value.refusal_id).reason == "out-of-space"
+        instances = node.retrieve.locate(Scope(study))
+        assert len(instances) == len(stored) > 0
+        for instance in instances:
+            with node.retrieve.open(instance) as file:
+                assert hashlib.sha256(file.read()).hexdigest() == instance.sha256
+        ballast.unlink()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert put(node, part10(ct(study))).outcome == "stored"
+                break
+            except Refused:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        assert node.sweep.counters() == 0
+    finally:
+        node.close()
+        subprocess.run(["umount", "-l", folder], check=True)

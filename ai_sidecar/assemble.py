@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 
 from ai_sidecar import decode
 from ai_sidecar.facts import attributes_of
-from ai_sidecar.ports import SourceSeries
+from ai_sidecar.ports import SourceSeries, Unsuitable
 from ai_sidecar.runtime import Halt
 from ai_sidecar.volume import Attributes, Layout, Volume
 
 THREADS = 2
+HOUNSFIELD = ("HU", "HU_MOD", "US")  # US: not specified, but it is a CT
 LayOut = Callable[[Sequence[Attributes]], Layout]
 
 
@@ -39,6 +40,8 @@ def assemble(series: SourceSeries, lay_out: LayOut, halt: Halt, threads: int = T
     datasets = [dataset for dataset, _ in slices]
     layout = lay_out([attributes_of(dataset) for dataset in datasets])
     ordered = [datasets[n] for n in layout.order]
+    for dataset in ordered:
+        _measurable(dataset)
     pixels: list[NDArray[Any] | None] = [array for _, array in slices]
     del slices
     volume = Volume(
@@ -62,9 +65,22 @@ def _stack(pixels: list[NDArray[Any] | None], order: Sequence[int]) -> NDArray[A
     return stacked
 
 
+def _measurable(dataset: Dataset) -> None:
+    """Values whose meaning is not known are not measured."""
+    if dataset.get("ModalityLUTSequence"):
+        raise Unsuitable("modality_lut", "The images come with a modality lookup table, which is not applied yet.")
+    if dataset.get("Modality") == "CT":
+        kind = str(dataset.get("RescaleType") or "HU").upper()
+        if "RescaleIntercept" not in dataset or kind not in HOUNSFIELD:
+            raise Unsuitable("not_hounsfield", "The CT images do not say how to come to Hounsfield units.")
+
+
 def _number(dataset: Dataset, keyword: str, default: float) -> float:
     value = dataset.get(keyword)
-    return default if value in (None, "") else float(value)
+    try:
+        return default if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        raise Unsuitable("bad_rescale", f"An image states a {keyword} that is no number.") from None
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

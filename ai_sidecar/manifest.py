@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ai_sidecar.tables import Code, Finding, Range, Reader, Wrong, rule
+from ai_sidecar.agreement import AGREEMENTS
+from ai_sidecar.operations import Op, operation
+from ai_sidecar.tables import Code, Finding, Range, Reader, rule
 
 MANIFEST_BYTES = 256 * 1024
 TASKS = ("segmentation", "classification", "detection")
@@ -85,15 +87,6 @@ class Select:
     choose: str = rule("all", choices=("thinnest", "newest", "all"))
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One step on the input's values. `kind` is clip, scale, zscore, percentile or window."""
-
-    kind: str
-    numbers: tuple[float, ...]
-    over: str = ""  # zscore: "volume" or "nonzero" instead of fixed numbers
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """[input.<tensor>]: how the tensor is made of the images."""
@@ -111,7 +104,7 @@ class Input:
     @property
     def steps(self) -> tuple[Op, ...]:
         """`ops`, checked. Raises Wrong."""
-        return tuple(_op(step) for step in self.ops)
+        return tuple(operation(step) for step in self.ops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +253,8 @@ def parse(text: str) -> tuple[Manifest | None, list[Finding]]:
     if reader.found:
         return None, reader.found
     manifest = Manifest(**values)
-    _agree(reader, manifest)
+    for agree in AGREEMENTS:
+        agree(reader, manifest)
     return (None if reader.found else manifest), reader.found
 
 
@@ -302,109 +296,3 @@ def is_inside(name: str) -> bool:
     """Whether a path is relative and names something below the folder it is relative to."""
     parts = name.split("/")
     return bool(name) and "\\" not in name and "\0" not in name and not any(part in ("", ".", "..") for part in parts)
-
-
-def _agree(reader: Reader, manifest: Manifest) -> None:
-    """What holds between tables."""
-    for rule_ in (_agree_files, _agree_inputs, _agree_outputs, _agree_labels, _agree_built):
-        rule_(reader, manifest)
-
-
-def _agree_files(reader: Reader, manifest: Manifest) -> None:
-    models = [name for name in manifest.files if name.endswith(".onnx")]
-    if len(models) != 1:
-        reader.add("bad_value", f"[files] must list one .onnx file; it lists {len(models)}.")
-    for key in ("input", "expected"):
-        if getattr(manifest.golden, key) not in manifest.files:
-            reader.add("bad_value", f"[golden] {key} must name a file of [files].")
-    if "LICENSE" not in manifest.files:
-        reader.add("missing_file", "[files] lacks LICENSE.")
-
-
-def _agree_inputs(reader: Reader, manifest: Manifest) -> None:
-    if len(manifest.inputs) != 1:
-        reader.add("not_built", "More than one [input.<tensor>] cannot be run yet; give one.")
-        return
-    name, tensor = manifest.input
-    try:
-        _ = tensor.steps
-    except Wrong as wrong:
-        reader.add("bad_value", f"[input.{name}] ops must be {wrong}.")
-    volume = tensor.layout == "NCDHW"
-    if volume == (manifest.window.mode == "slice"):
-        reader.add("bad_value", "[window] mode must be slice for the layout NCHW, whole or sliding for NCDHW.")
-    if manifest.window.mode == "sliding" and len(manifest.window.roi) != 3:
-        reader.add("bad_value", "[window] roi must be three numbers for the mode sliding.")
-    if not volume and (tensor.spacing_mm and len(tensor.spacing_mm) == 3 and tensor.spacing_mm[0]):
-        reader.add("bad_value", f"[input.{name}] spacing_mm must keep the slices (0) for the layout NCHW.")
-
-
-_DECODES: Mapping[str, tuple[str, ...]] = {
-    "segmentation": ("labels", "argmax", "threshold"),
-    "classification": ("scores",),
-    "detection": ("boxes", "scores", "labels"),
-}
-
-
-def _agree_outputs(reader: Reader, manifest: Manifest) -> None:
-    task = manifest.model.task
-    for name, output in manifest.outputs.items():
-        if output.decode not in _DECODES[task]:
-            reader.add("bad_value", f"[output.{name}] decode must be one of {', '.join(_DECODES[task])} for {task}.")
-    wanted = [name for name, output in manifest.outputs.items() if output.decode == _DECODES[task][0]]
-    if task != "detection" and len(manifest.outputs) != 1:
-        reader.add("not_built", "More than one [output.<tensor>] cannot be run yet; give one.")
-    if task == "detection" and len(wanted) != 1:
-        reader.add("bad_value", "A detection needs one [output.<tensor>] with decode = boxes.")
-
-
-def _agree_labels(reader: Reader, manifest: Manifest) -> None:
-    task = manifest.model.task
-    key, listed = ("finding", manifest.findings) if task == "classification" else ("label", manifest.labels)
-    indices = [one.index for one in listed]
-    if not indices:
-        reader.add("missing_key", f"A {task} needs at least one [[{key}]].")
-    if len(set(indices)) != len(indices):
-        reader.add("bad_value", f"[[{key}]] index must differ from entry to entry.")
-
-
-def _agree_built(reader: Reader, manifest: Manifest) -> None:
-    if manifest.result.seg == "labelmap":
-        reader.add("not_built", '[result] seg = "labelmap" is not written yet; use "binary".')
-    if manifest.model.task == "detection":
-        reader.add("not_built", "Packages of the task detection cannot be run yet.")
-    if any(output.decode == "threshold" for output in manifest.outputs.values()):
-        most = max((label.index for label in manifest.labels), default=0)
-        if most > 32:
-            reader.add("not_built", '[output] decode = "threshold" takes labels up to index 32.')
-
-
-_OPS: Mapping[str, tuple[tuple[int, ...], str]] = {
-    "clip": ((2,), "[low, high]"),
-    "scale": ((4,), "[from low, from high, to low, to high]"),
-    "zscore": ((2,), '[mean, standard deviation], "volume" or "nonzero"'),
-    "percentile": ((2, 4), "[low, high] or [low, high, to low, to high]"),
-    "window": ((2,), "[centre, width]"),
-}
-
-
-def _op(step: Any) -> Op:
-    if not isinstance(step, Mapping) or len(step) != 1:
-        raise Wrong(f"a list of tables with one key each, of {', '.join(_OPS)}")
-    kind, given = next(iter(step.items()))
-    if kind not in _OPS:
-        raise Wrong(f"of {', '.join(_OPS)}; {kind!r} is not known")
-    counts, form = _OPS[kind]
-    if kind == "zscore" and given in ("volume", "nonzero"):
-        return Op(kind, (), given)
-    numeric = isinstance(given, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in given)
-    if not numeric or len(given) not in counts:
-        raise Wrong(f"{kind} = {form}")
-    numbers = tuple(map(float, given))
-    if (kind in ("clip", "percentile", "scale") and numbers[0] >= numbers[1]) or (
-        kind in ("zscore", "window") and numbers[1] <= 0
-    ):
-        raise Wrong(f"{kind} = {form} in rising order, widths above 0")
-    if kind == "percentile" and not 0 <= numbers[0] < numbers[1] <= 100:
-        raise Wrong(f"{kind} = {form} with percentages from 0 to 100")
-    return Op(kind, numbers)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_sidecar import graphs
-from ai_sidecar.manifest import Input, Op, Window
+from ai_sidecar.manifest import Input, Window
+from ai_sidecar.operations import Op
 from ai_sidecar.runtime import Halt, Runtime
 from ai_sidecar.volume import Grid, Volume
 

@@ -273,6 +273,23 @@ def test_what_a_model_gives_in_another_shape_fails_for_good(tmp_path, runtime):
     assert (raised.value.code, raised.value.permanent) == ("output_shape", True)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "code"),
+    [("RescaleType", "ED", "not_hounsfield"), ("RescaleIntercept", None, "not_hounsfield"),
+     ("ModalityLUTSequence", [pydicom.Dataset()], "modality_lut")],
+)  # fmt: skip
+def test_values_whose_meaning_is_not_known_are_not_measured(keyword, value, code, chest, runtime):
+    def change(k, dataset):
+        if value is None:
+            del dataset[keyword]
+        else:
+            setattr(dataset, keyword, value)
+
+    with pytest.raises(Unsuitable) as raised:
+        everything(Stack(slices=3, size=(16, 16), change=change), chest, runtime)
+    assert raised.value.code == code
+
+
 def test_an_image_in_colour_is_unsuitable(chest, runtime):
     def coloured(k, dataset):
         dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0

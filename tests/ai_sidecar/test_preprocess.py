@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_sidecar import components, window
-from ai_sidecar.manifest import Input, Op, Window
+from ai_sidecar.manifest import Input, Window
+from ai_sidecar.operations import Op
 from ai_sidecar.postprocess import Segmentation
 from ai_sidecar.preprocess import mapping, operate, prepare
 from ai_sidecar.runtime import Halt, Runtime

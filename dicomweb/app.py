@@ -18,7 +18,21 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dicomweb import admin, bulkdata, capabilities, delete, frames, metadata, ops, problems, qido, stow, unbuilt, wado
+from dicomweb import (
+    admin,
+    bulkdata,
+    capabilities,
+    delete,
+    frames,
+    metadata,
+    ops,
+    problems,
+    qido,
+    stow,
+    unbuilt,
+    wado,
+    wadouri,
+)
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
 from dicomweb.stream import bare
@@ -84,7 +98,7 @@ ROUTES: tuple[Row, ...] = (
         for place in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/frames/{{frames}}")
         for kind in ("rendered", "thumbnail")
     ),
-    Row("GET", "/wado", unbuilt.wado_uri, "retrieve"),
+    Row("GET", "/wado", wadouri.retrieve, "retrieve"),
     # not of the standard
     Row("DELETE", STUDY, delete.delete, "delete"),
     Row("DELETE", SERIES, delete.delete, "delete"),

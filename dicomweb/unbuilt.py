@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,8 +16,3 @@ async def rendering(_node: "Node", request: Request) -> Response:
     """406: no rendered media type is offered (PS3.18 10.4.1.1.3). Clients that read pixels can ask for frames."""
     scope_of(request)
     raise NotAcceptable("Rendered images are not built yet; retrieve frames or instances.")
-
-
-async def wado_uri(_node: "Node", _request: Request) -> Response:
-    """404: the URI service (PS3.18 chapter 9) is not there."""
-    raise HTTPException(404, "WADO-URI is not built yet; use WADO-RS below /dicom-web.")

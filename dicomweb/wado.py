@@ -58,7 +58,7 @@ async def retrieve(node: "Node", request: Request) -> Response:
     instances = await run(lambda: node.retrieve.locate(scope))
     offer, sendings = plan(instances, wants)
     if offer == SINGLE:
-        return await _single(node, request, sendings[0])
+        return await single(node, request, sendings[0])
     if offer == ZIP:
         return await _zip(node, request, sendings)
     return await _multipart(node, request, sendings)
@@ -95,7 +95,8 @@ def _target(stored: str, want: str, number_of_frames: int) -> str:
     return EXPLICIT_LE if want in {"", EXPLICIT_LE} and convertible else ""
 
 
-async def _single(node: "Node", request: Request, sending: Sending) -> Response:
+async def single(node: "Node", request: Request, sending: Sending) -> Response:
+    """One file by itself, with validator and ranges."""
     instance = sending.instance
     tag = etag(instance.sha256[:32], "stored" if sending.as_stored else "explicit")
     if unchanged(request.headers, tag):

@@ -5,7 +5,7 @@ Compressed pixel data is decoded frame by frame; the attributes that describe it
 """
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import BinaryIO, Protocol
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pacs.domain import frames, pixels, values
 from pacs.domain.admission import Admitted, Bytes, Inadmissible, admit
-from pacs.domain.frames import FrameTable
+from pacs.domain.frames import Description, FrameTable
 from pacs.domain.header import declared_frames
 from pacs.domain.jsonmodel import Reader
 from pacs.domain.structure import LONG_VRS, PIXEL_DATA, Element, Item
@@ -23,6 +23,8 @@ from pacs.domain.syntaxes import EXPLICIT_LE, SYNTAXES, TransferSyntax
 from pacs.domain.values import Context
 from pacs.errors import Damaged, NotAcceptable
 from pacs.services import part10
+
+Decode = Callable[[bytes, Description, str], pixels.Decoded]
 
 CHUNK = 1 << 20
 GATHER = 1 << 16
@@ -59,9 +61,10 @@ class _Replacement:
     parts: Iterable[bytes]
 
 
-def explicit_le(file: BinaryIO, instance: Instance) -> Iterator[bytes]:
+def explicit_le(file: BinaryIO, instance: Instance, *, decode: Decode = pixels.decode) -> Iterator[bytes]:
     """The whole object as an Explicit VR Little Endian Part 10 file, in chunks.
 
+    `decode` turns a frame into samples: here, or in a process that may die (`pacs.services.decoders`).
     Raises NotAcceptable at once when the object cannot be so written (no decoder, or a decoded value beyond 4 GB), and
     Damaged when the file is not what was stored. A frame that turns out damaged later raises Damaged while iterating:
     the answer must then be cut off, not ended. The file stays open until the iterator ends; closing it is the caller's.
@@ -77,7 +80,7 @@ def explicit_le(file: BinaryIO, instance: Instance) -> Iterator[bytes]:
     source = buffer if admitted.data is None else admitted.data
     if admitted.data is not None:
         return _gathered([head], _chunks(source, 0, len(admitted.data)))
-    return _gathered([head], _Rewriting(source, admitted).run())
+    return _gathered([head], _Rewriting(source, admitted, decode).run())
 
 
 def _mapped(file: BinaryIO) -> Bytes:
@@ -114,8 +117,9 @@ def _gathered(head: list[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 class _Rewriting:
     """One object being rewritten, element by element, in ascending order."""
 
-    def __init__(self, source: Bytes, admitted: Admitted) -> None:
+    def __init__(self, source: Bytes, admitted: Admitted, decode: Decode) -> None:
         self.source = source
+        self.decode = decode
         self.view = memoryview(source)
         self.reader = Reader(self.view, admitted.encoding)
         self.syntax = SYNTAXES.get(admitted.transfer_syntax_uid)
@@ -245,7 +249,7 @@ class _Rewriting:
 
     def _decoded(self, table: FrameTable, number: int) -> pixels.Decoded:
         stream = table.read(number, lambda offset, length: bytes(self.view[offset : offset + length]))
-        return pixels.decode(stream, table.description, table.transfer_syntax_uid)
+        return self.decode(stream, table.description, table.transfer_syntax_uid)
 
     def _native(self, table: FrameTable, first: pixels.Decoded, size: int) -> Iterator[bytes]:
         """All frames as native bytes, in order, padded to an even length."""

@@ -1,0 +1,168 @@
+"""Decoding of frames in processes that may die: untrusted code streams are parsed in C (security.md 2).
+
+A decoder process has a memory limit, a time limit for each frame and an empty environment; it knows no file, socket or
+setting. Its death is the error of one request, and the next request gets a fresh one.
+"""
+
+import json
+import os
+import queue
+import resource
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pacs.domain import pixels
+from pacs.domain.frames import Description
+from pacs.domain.pixels import BUDGET, Decoded, Undecodable
+
+SECONDS = 30.0  # for one frame
+MEMORY = 4 << 30  # address space of a decoder: several times the largest frame
+_LENGTH = struct.Struct("<I")
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Decoders:
+    """At most `count` decoder processes, started when they are needed and kept. Thread-safe."""
+
+    def __init__(self, count: int = 2, *, seconds: float = SECONDS, memory: int = MEMORY, budget: int = BUDGET) -> None:
+        self._seconds, self._memory, self._budget = seconds, memory, budget
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
+        self._closed = False
+        for _place in range(count):
+            self._idle.put(None)
+
+    def decode(self, stream: bytes, description: Description, transfer_syntax_uid: str) -> Decoded:
+        """As `pacs.domain.pixels.decode`; raises Undecodable also when the decoder died or took too long."""
+        decoder = self._idle.get()
+        try:
+            if self._closed:
+                raise Undecodable("the node is stopping")
+            if decoder is None:
+                decoder = _Decoder(self._memory)
+            return decoder.decode(stream, description, transfer_syntax_uid, self._budget, self._seconds)
+        finally:
+            if decoder is not None and (decoder.is_dead or self._closed):
+                decoder.close()
+                decoder = None
+            self._idle.put(decoder)
+
+    def close(self) -> None:
+        """End all decoders; one at work ends with its frame. Idempotent."""
+        self._closed = True
+        for _place in range(self._idle.qsize()):
+            try:
+                decoder = self._idle.get_nowait()
+            except queue.Empty:
+                break
+            if decoder is not None:
+                decoder.close()
+            self._idle.put(None)
+
+
+class _Decoder:
+    """One process and its two pipes; used by one thread at a time."""
+
+    def __init__(self, memory: int) -> None:
+        self.is_dead = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pacs.services.decoders", str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def decode(
+        self, stream: bytes, description: Description, transfer_syntax_uid: str, budget: int, seconds: float
+    ) -> Decoded:
+        question = {"description": asdict(description), "syntax": transfer_syntax_uid, "budget": budget}
+        late = threading.Timer(seconds, self._process.kill)
+        late.start()
+        try:
+            _send(self._pipe(self._process.stdin), question, stream)
+            answer, samples = _receive(self._pipe(self._process.stdout))
+        except (OSError, EOFError):
+            self.is_dead = True
+            raise Undecodable("its decoder died or took too long") from None
+        finally:
+            late.cancel()
+        if "undecodable" in answer:
+            raise Undecodable(answer["undecodable"])
+        array = np.frombuffer(samples, answer["dtype"]).reshape(answer["shape"])
+        return Decoded(array, answer["photometric_interpretation"])
+
+    def _pipe(self, pipe: IO[bytes] | None) -> IO[bytes]:
+        if pipe is None:
+            raise EOFError
+        return pipe
+
+    def close(self) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # bytes for a process that is gone
+                    continue
+        self._process.wait()
+
+
+def _send(pipe: IO[bytes], head: dict[str, Any], body: bytes | memoryview) -> None:
+    text = json.dumps({**head, "bytes": len(body)}).encode()
+    pipe.write(_LENGTH.pack(len(text)) + text)
+    pipe.write(body)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    head = json.loads(_exactly(pipe, *_LENGTH.unpack(_exactly(pipe, _LENGTH.size))))
+    return head, _exactly(pipe, head["bytes"])
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytes:
+    found = pipe.read(size)
+    if len(found) < size:
+        raise EOFError
+    return found
+
+
+def main(memory: int) -> None:
+    """The life of a decoder process: frames in on standard input, samples out on standard output."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    into, out = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not be taken for samples
+    while True:
+        try:
+            question, stream = _receive(into)
+        except EOFError:
+            return
+        answer, body = _answer(question, stream)
+        _send(out, answer, body)
+
+
+def _answer(question: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], memoryview]:
+    try:
+        found = pixels.decode(
+            stream, Description(**question["description"]), question["syntax"], budget=question["budget"]
+        )
+    except Undecodable as reason:
+        return {"undecodable": reason.message}, memoryview(b"")
+    except MemoryError:
+        return {"undecodable": "it needs more memory than a decoder may have"}, memoryview(b"")
+    samples = np.ascontiguousarray(found.samples)
+    facts = {"dtype": samples.dtype.str, "shape": samples.shape}
+    return {**facts, "photometric_interpretation": found.photometric_interpretation}, samples.data.cast("B")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

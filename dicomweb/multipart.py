@@ -44,7 +44,8 @@ Event = PartBegin | PartData | PartEnd
 class Reader:
     """Feed it a body's chunks in order; it gives the events of their parts. Memory is bounded by one chunk.
 
-    Raises BadRequest for a boundary, a header or a body that breaks the framing. Events given before stay true.
+    Raises BadRequest for a boundary, a header or a body that breaks the framing, after all events before the break
+    have been given: parts that were whole stay whole.
     """
 
     def __init__(self, boundary: str) -> None:
@@ -52,6 +53,7 @@ class Reader:
             raise BadRequest("The multipart boundary must have 1 to 70 printable ASCII characters.")
         self._opening = b"--" + boundary.encode("ascii")
         self._preamble: bytes | None = b""
+        self._broken: BadRequest | None = None
         self._scan = _Scan()
         self._parser = MultipartParser(
             boundary.encode("ascii"),
@@ -66,15 +68,22 @@ class Reader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that this chunk completes."""
+        if self._broken is not None:
+            raise self._broken
         chunk = self._after_preamble(chunk)
         try:
             self._parser.write(chunk)
-        except FormParserError as error:
-            raise BadRequest("The multipart body breaks the framing of RFC 2046.") from error
-        return self._scan.take()
+        except FormParserError:
+            self._broken = BadRequest("The multipart body breaks the framing of RFC 2046.")
+        events = self._scan.take()
+        if self._broken is not None and not events:
+            raise self._broken
+        return events
 
     def close(self) -> None:
         """The body is at its end. Raises BadRequest where the closing boundary is missing."""
+        if self._broken is not None:
+            raise self._broken
         if not self.complete:
             raise BadRequest("The multipart body ends without its closing boundary; its last part was not stored.")
 

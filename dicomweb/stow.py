@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
+from anyio import CancelScope
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -163,7 +164,8 @@ class Intake:
         self._take_held()
         if self.incoming is not None:
             incoming, self.incoming = self.incoming, None
-            await run(incoming.abort)
+            with CancelScope(shield=True):  # also when the server gives the request up
+                await run(incoming.abort)
 
     async def settle(self) -> list[Outcome]:
         """What came of all parts, once it is known."""

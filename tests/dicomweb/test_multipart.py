@@ -116,6 +116,15 @@ def test_long_part_headers_are_refused_in_one_line_or_many() -> None:
             Reader("b").feed(headers)
 
 
+def test_what_was_whole_before_the_framing_breaks_is_given_first() -> None:
+    reader = Reader("b")
+    events = reader.feed(b"--b\r\n\r\nwhole\r\n--b\r\nbad header\r\n\r\nrest\r\n--b--")
+    assert [type(event) for event in events] == [PartBegin, PartData, PartEnd]
+    for again in (lambda: reader.feed(b"more"), reader.close):
+        with pytest.raises(BadRequest, match="framing"):
+            again()
+
+
 def test_endless_preamble_is_refused() -> None:
     with pytest.raises(BadRequest):
         Reader("b").feed(b"x" * (MAX_PREAMBLE + 1))

@@ -179,6 +179,16 @@ class TestRequest:
         assert [incoming.aborted for incoming in ingest.begun] == [False, True]
         assert answer.json()["0008119A"]["Value"][0]["00081197"]["Value"] == [0xC000]
 
+    def test_broken_framing_keeps_what_was_whole_before_it(self, bare: Call, ingest: FakeIngest) -> None:
+        item = ct()
+        body = (
+            b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part10(item) + b"\r\n--b\r\nno colon\r\n\r\nx\r\n--b--"
+        )
+        headers = {"Content-Type": "multipart/related; type=application/dicom; boundary=b"}
+        answer = bare("POST", STUDIES, headers=headers, content=body)
+        assert answer.status_code == 202
+        assert set(ingest.stored) == {item.SOPInstanceUID}
+
     def test_parts_of_other_types_are_refused_and_the_others_stored(self, bare: Call, ingest: FakeIngest) -> None:
         item = ct()
         body = b"--b\r\nContent-Type: image/jpeg\r\n\r\nx\r\n--b\r\n\r\n" + part10(item) + b"\r\n--b--"

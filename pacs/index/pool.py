@@ -1,18 +1,32 @@
 """Connections to Postgres that never wait for ever: each connect, statement and answer has its time."""
 
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation, SerializationFailure
 from psycopg_pool import ConnectionPool
 
+from pacs.errors import Unavailable
+
 T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 30.0
 ANSWER_SLACK_SECONDS = 2.0  # past its statement timeout a server that says nothing counts as away
 CHECKOUT_SECONDS = 2.0  # how long a caller waits for a connection before the database counts as away
 LARGEST = 12
+PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
+ATTEMPTS = 5
+AWAY = "The database does not answer; see /ready."
+PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
+ATTEMPTS = 5
+AWAY = "The database does not answer; see /ready."
 # libpq gives a dead peer up after these, so that a vanished machine is noticed
 LIVELINESS: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -22,7 +36,7 @@ LIVELINESS: dict[str, Any] = {
 }
 
 
-class BoundedConnection(psycopg.Connection[Any]):
+class BoundedConnection(Connection):
     """A connection that gives a silent server up. `answer_seconds` may be set after connecting."""
 
     answer_seconds = STATEMENT_SECONDS + ANSWER_SLACK_SECONDS
@@ -61,7 +75,41 @@ def open_pool(database_url: str, component: str) -> ConnectionPool:
         max_size=LARGEST,
         timeout=CHECKOUT_SECONDS,
         reconnect_timeout=CHECKOUT_SECONDS,
-        check=ConnectionPool.check_connection,
+        check=_check,
         name=component,
         open=True,
     )
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    """Ask a connection whether it lives before it is lent. A stopped server has as long as a checkout, no longer."""
+    bounded = cast(BoundedConnection, connection)
+    bounded.answer_seconds = CHECKOUT_SECONDS
+    ConnectionPool.check_connection(bounded)
+    bounded.answer_seconds = BoundedConnection.answer_seconds
+
+
+@contextmanager
+def transaction(pool: "ConnectionPool[Any]") -> "Iterator[Connection]":
+    """A connection of the pool: commits at the end of the block, rolls back when it raises.
+
+    Raises Unavailable when the database is away; what it was asked to do may then be done or not.
+    """
+    try:
+        with pool.connection() as connection:
+            yield connection
+    except PASSING:
+        raise
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(AWAY) from error
+
+
+def repeated(pool: "ConnectionPool[Any]", work: Callable[[Connection], T]) -> T:
+    """`work` in a transaction, from the start again when a concurrent one stood in its way. Raises Unavailable."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with transaction(pool) as connection:
+                return work(connection)
+        except PASSING:
+            time.sleep(0.01 * attempt)
+    raise Unavailable("Others are at work on the same objects; try again.")

@@ -19,6 +19,7 @@ from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule, rule_of
 from pacs.domain.levels import Level
 from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
 from pacs.domain.query import Condition, Query
+from pacs.index.computed import SHOWN, computed
 from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
 
 TABLES: Mapping[Level, str] = {
@@ -44,66 +45,6 @@ LISTED = frozenset(
 CHARACTER_SET = BY_KEYWORD["SpecificCharacterSet"].tag  # says how a request is written, is never matched
 TIMEZONE = BY_KEYWORD["TimezoneOffsetFromUTC"].tag
 TIMEZONE_IGNORED = "TimezoneOffsetFromUTC does not shift dates and times here; they match as they are stored."
-
-# --- what is hidden -------------------------------------------------------------------------------------------------
-
-# hidden instances are few and have an index of their own: these stay sums on it, where an EXISTS would become a join
-_HIDDEN_IN_STUDY = SQL("(SELECT count(*) FROM instance AS h WHERE h.study_pk = t.pk AND h.hidden)")
-_HIDDEN_IN_SERIES = SQL(
-    "(SELECT count(*) FROM instance AS h WHERE h.study_pk = s.study_pk AND h.series_pk = s.pk AND h.hidden)"
-)
-_SERIES_SHOWN = SQL("s.instance_count > {}").format(_HIDDEN_IN_SERIES)
-_STUDY_SHOWN = SQL("t.instance_count > {}").format(_HIDDEN_IN_STUDY)
-_SHOWN: Mapping[Level, Composable] = {
-    Level.PATIENT: SQL("EXISTS (SELECT FROM study AS t WHERE t.patient_pk = p.pk AND {})").format(_STUDY_SHOWN),
-    Level.STUDY: _STUDY_SHOWN,
-    Level.SERIES: _SERIES_SHOWN,
-    Level.INSTANCE: SQL("NOT i.hidden"),
-}
-
-# --- what is computed -----------------------------------------------------------------------------------------------
-
-_SERIES_LEFT = SQL(
-    "(SELECT {what} FROM series AS s WHERE s.study_pk = t.pk AND s.instance_count > "
-    "(SELECT count(*) FROM instance AS h WHERE h.study_pk = s.study_pk AND h.series_pk = s.pk AND h.hidden))"
-)
-_UNLESS_HIDDEN = SQL("CASE WHEN {hidden} = 0 THEN {counted} ELSE {left} END")
-
-
-def _left(counted: str, left: Composable) -> Composable:
-    return _UNLESS_HIDDEN.format(hidden=_HIDDEN_IN_STUDY, counted=SQL("t.{}").format(SQL(counted)), left=left)
-
-
-_MODALITIES_LEFT = _SERIES_LEFT.format(what=SQL("coalesce(string_agg(DISTINCT nullif(s.modality, ''), '\\'), '')"))
-_CLASSES_LEFT = SQL(
-    "(SELECT coalesce(string_agg(DISTINCT v.sop_class_uid, '\\'), '') FROM instance AS v "
-    "WHERE v.study_pk = t.pk AND NOT v.hidden)"
-)
-_OF_PATIENT = SQL("(SELECT coalesce(sum({}), 0)::bigint FROM study AS t WHERE t.patient_pk = p.pk AND {})")
-_SERIES_COUNT = _left("series_count", _SERIES_LEFT.format(what=SQL("count(*)")))
-_INSTANCE_COUNT = SQL("t.instance_count - {}").format(_HIDDEN_IN_STUDY)
-
-# keyword -> expression for callers who do not see hidden results, and for those who do
-COMPUTED: Mapping[str, tuple[Composable, Composable]] = {
-    "NumberOfPatientRelatedStudies": (
-        _OF_PATIENT.format(SQL("1"), _STUDY_SHOWN),
-        _OF_PATIENT.format(SQL("1"), SQL("true")),
-    ),
-    "NumberOfPatientRelatedSeries": (
-        _OF_PATIENT.format(_SERIES_COUNT, _STUDY_SHOWN),
-        _OF_PATIENT.format(SQL("t.series_count"), SQL("true")),
-    ),
-    "NumberOfPatientRelatedInstances": (
-        _OF_PATIENT.format(_INSTANCE_COUNT, _STUDY_SHOWN),
-        _OF_PATIENT.format(SQL("t.instance_count"), SQL("true")),
-    ),
-    "ModalitiesInStudy": (_left("modalities", _MODALITIES_LEFT), SQL("t.modalities")),
-    "SOPClassesInStudy": (_left("sop_classes", _CLASSES_LEFT), SQL("t.sop_classes")),
-    "NumberOfStudyRelatedSeries": (_SERIES_COUNT, SQL("t.series_count")),
-    "NumberOfStudyRelatedInstances": (_INSTANCE_COUNT, SQL("t.instance_count")),
-    "NumberOfSeriesRelatedInstances": (SQL("s.instance_count - {}").format(_HIDDEN_IN_SERIES), SQL("s.instance_count")),
-    "AvailableTransferSyntaxUID": (SQL("i.transfer_syntax_uid"), SQL("i.transfer_syntax_uid")),
-}
 
 # --- orders ---------------------------------------------------------------------------------------------------------
 
@@ -238,7 +179,7 @@ def _where(parameters: Parameters, criteria: _Criteria, query: Query) -> Composa
     if any(level > query.level for level in criteria.levels()):
         parts.append(_below(parameters, criteria, query))
     if not query.show_hidden:
-        parts.append(_SHOWN[query.level])
+        parts.append(SHOWN[query.level])
     return conjunction(parts)
 
 
@@ -262,7 +203,7 @@ def attributes_of(level: Level, asked: Level) -> str:
 
 def _column_test(parameters: Parameters, attribute: Attribute, predicate: Predicate, query: Query) -> Composable:
     if not attribute.stored:
-        return _computed_test(parameters, attribute, predicate, query.show_hidden)
+        return _computed_test(parameters, attribute, predicate, query)
     assert attribute.column is not None
     alias = attributes_of(attribute.level, query.level)
     table = next(TABLES[level] for level, name in ALIASES.items() if name == alias)
@@ -275,12 +216,12 @@ def _column_test(parameters: Parameters, attribute: Attribute, predicate: Predic
     return column_test(parameters, predicate, column)
 
 
-def _computed_test(parameters: Parameters, attribute: Attribute, predicate: Predicate, show_hidden: bool) -> Composable:
-    shown, everything = (
+def _computed_test(parameters: Parameters, attribute: Attribute, predicate: Predicate, query: Query) -> Composable:
+    everything, shown = (
         column_test(parameters, predicate, Column("", SQL("({})::text").format(expression)))
-        for expression in COMPUTED[attribute.keyword]
+        for expression in (computed(attribute, query.level, show_hidden=hidden) for hidden in (True, False))
     )
-    if show_hidden:
+    if query.show_hidden:
         return everything
     # what is shown is a part of everything, so that a value can be looked for in the cheaper one first
     narrows = isinstance(predicate, AnyOf | Like) and attribute.rule is not Rule.NUMBER
@@ -302,5 +243,5 @@ def _below(parameters: Parameters, criteria: _Criteria, query: Query) -> Composa
     parts: list[Composable] = [SQL(_LINKS[level]) for level in levels]
     parts += [test for level in levels for test in _tests(parameters, criteria, level, query)]
     if not query.show_hidden:
-        parts.append(_SHOWN[deepest])
+        parts.append(SHOWN[deepest])
     return SQL("EXISTS (SELECT FROM {} WHERE {})").format(tables, conjunction(parts))

@@ -7,6 +7,7 @@ for an attribute that the index does not know, from the instance's whole metadat
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -18,7 +19,8 @@ from psycopg.types.json import set_json_loads
 from pacs.domain.attributes import ATTRIBUTES, BY_KEYWORD, BY_TAG, Attribute, Rule, Shown
 from pacs.domain.levels import Level
 from pacs.domain.query import Query
-from pacs.index.compile import COMPUTED, attributes_of, compile_query
+from pacs.index.compile import attributes_of, compile_query
+from pacs.index.computed import computed
 
 Element = dict[str, Any]
 Row = dict[str, Element]
@@ -36,6 +38,7 @@ NAMES: Mapping[Attribute, str] = {
 }
 # attributes of these are answered by the doors, or not at all
 NOT_OURS = frozenset({INSTANCE_AVAILABILITY, 0x00080052, 0x00080054, 0x00081190})
+_PARENTS = 64
 _DERIVED = SQL("LEFT JOIN instance_derived AS d ON d.instance_pk = i.pk")
 
 
@@ -48,11 +51,14 @@ class Field:
 
 
 def find(connection: Connection[Any], query: Query, *, limit: int) -> tuple[list[Row], tuple[str, ...]]:
-    """Up to `limit` rows of a query and its warnings, in one statement. Raises BadRequest for a malformed key."""
+    """Up to `limit` rows of a query and its warnings, in one statement. Rows may share elements: do not change them.
+
+    Raises BadRequest for a malformed key.
+    """
     plan = _Plan(query)
     statement = compile_query(query, plan.outputs, limit=limit, joins=_DERIVED if plan.unknown else None)
     with connection.cursor(row_factory=tuple_row) as cursor:
-        set_json_loads(orjson.loads, cursor)
+        set_json_loads(lru_cache(_PARENTS)(orjson.loads), cursor)  # rows of one parent come one after another
         # every text is another one and wants a plan for its own values
         cursor.execute(statement.text, statement.values, prepare=False)
         rows = [plan.row(found) for found in cursor]
@@ -96,7 +102,7 @@ class _Plan:
         if attribute in NAMES:
             return Field(attribute.hex, _listed(attribute, self._output(SQL(NAMES[attribute]))))
         if not attribute.stored:
-            expression = COMPUTED[attribute.keyword][self._query.show_hidden]
+            expression = computed(attribute, self._query.level, show_hidden=self._query.show_hidden)
             take = _counted if attribute.rule is Rule.NUMBER else _listed
             return Field(attribute.hex, take(attribute, self._output(expression)))
         alias = attributes_of(attribute.level, self._query.level)

@@ -35,6 +35,7 @@ from dicomweb import (
 )
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
+from dicomweb.resources import source
 from dicomweb.stream import bare
 from pacs.domain.levels import Level
 from pacs.errors import FilmroomError
@@ -61,6 +62,9 @@ class Row:
     handler: Handler
     permission: str
 
+
+AUDITED = {"search": "search", "retrieve": "read"}  # permission -> action
+NAMED = (("study", "study"), ("series", "series"), ("sop_instance", "instance"))  # what a row names, and where
 
 ROUTES: tuple[Row, ...] = (
     Row("GET", "/health", ops.health, "public"),
@@ -163,7 +167,15 @@ class Verbs:
             message = f"{request.method} is not for this resource; it knows {self.allow}."
             raise HTTPException(405, message, headers={"Allow": self.allow})
         response = await row.handler(self.node, request)
+        if row.permission in AUDITED:
+            self._note(request, row, response.status_code)
         return bare(response) if request.method == "HEAD" else response
+
+    def _note(self, request: Request, row: Row, status: int) -> None:
+        """Who saw what goes into the audit trail (security.md 3), in the background; stores and deletes are there."""
+        named = {f"{kind}_uid": request.path_params.get(name, "") for kind, name in NAMED}
+        asker = source(request, self.node.settings, "dicomweb")
+        self.node.audit.note(asker, AUDITED[row.permission], **named, detail={"route": row.path, "status": status})
 
 
 class WithoutSlash:

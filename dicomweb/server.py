@@ -28,7 +28,6 @@ def serve(settings: Settings, stop: threading.Event) -> int:
     from pacs.node import build as build_node
 
     node = build_node(settings, component="web")
-    node.metrics.share(settings.run_dir / "metrics")
     try:
         sockets = listen(settings)
         server = Server(configure(build(node)), stop)

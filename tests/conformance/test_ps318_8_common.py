@@ -1,6 +1,8 @@
 """What all resources share (PS3.18 chapter 8): D35 and D36 of the wire contract, deletion, and the admin API."""
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -148,3 +150,18 @@ def test_admin_api_mistakes(api: httpx.Client, method: str, place: str, body: by
     answer = api.request(method, f"/api/v1/{place}", content=body)
     assert answer.status_code == status, answer.text
     assert set(answer.json()) >= {"error", "message", "request_id"}
+
+
+def test_who_saw_what_is_in_the_audit_trail(http: httpx.Client, store: Store, node: Any) -> None:
+    item = ct()
+    store(item)
+    http.get(f"{path(item)}/frames/1")
+    http.get(f"{path(item, 'study')}/series")
+    http.delete(path(item, "study"))
+    deadline = time.monotonic() + 10
+    while len(rows := node.audit.of_study(item.StudyInstanceUID)) < 4:
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.05)
+    assert {row["action"] for row in rows} == {"store", "read", "search", "delete"}
+    [seen] = [row for row in rows if row["action"] == "read"]
+    assert (seen["sop_instance_uid"], seen["address"]) == (item.SOPInstanceUID, "127.0.0.1")

@@ -18,7 +18,8 @@ Call = Callable[..., httpx.Response]
 @pytest.fixture
 def bare_node() -> SimpleNamespace:
     """A node with settings and metrics only: for what answers without services."""
-    return SimpleNamespace(settings=Settings(), metrics=Metrics("test"))
+    audit = SimpleNamespace(note=lambda *_, **__: None)
+    return SimpleNamespace(settings=Settings(), metrics=Metrics("test"), audit=audit)
 
 
 @pytest.fixture

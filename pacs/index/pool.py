@@ -14,16 +14,12 @@ from pacs.errors import Unavailable
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
-Connection = psycopg.Connection[Any]
 
 CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 30.0
 ANSWER_SLACK_SECONDS = 2.0  # past its statement timeout a server that says nothing counts as away
 CHECKOUT_SECONDS = 2.0  # how long a caller waits for a connection before the database counts as away
 LARGEST = 12
-PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
-ATTEMPTS = 5
-AWAY = "The database does not answer; see /ready."
 PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
 ATTEMPTS = 5
 AWAY = "The database does not answer; see /ready."

@@ -8,21 +8,19 @@ from typing import Any
 import orjson
 import psycopg
 import structlog
-from psycopg.errors import DeadlockDetected, ForeignKeyViolation, SerializationFailure
+from psycopg.errors import SerializationFailure
 
 from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.header import Header
 from pacs.domain.levels import Level
 from pacs.index.named import queries
-from pacs.index.pool import BoundedConnection, connection_arguments
+from pacs.index.pool import ATTEMPTS, PASSING, BoundedConnection, connection_arguments
 
 SQL = queries("write")
-ATTEMPTS = 5
 STATEMENT_SECONDS = 5.0
 ANSWER_SECONDS = 6.0
 RECONNECT_SECONDS = 1.0  # between attempts to reach a database that is away
 LOST_BACKEND_SECONDS = 2.0
-PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
 log = structlog.get_logger()
 
 

@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.events import Source
-from pacs.errors import Unavailable
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.backlog import Backlog
 
 SQL = queries("audit")
@@ -40,12 +40,9 @@ class Audit:
         return self._list("of_patient", {"patient_id": patient_id, "limit": limit})
 
     def _list(self, name: str, parameters: Row) -> list[Row]:
-        try:
-            with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                rows: list[Row] = cursor.execute(SQL[name], parameters).fetchall()
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
-        return rows
+        with transaction(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            rows: list[Row] = cursor.execute(SQL[name], parameters).fetchall()
+            return rows
 
     def close(self) -> None:
         """Write what waits."""

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
-from pacs.errors import Unavailable
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.duties import Duty
 
 if TYPE_CHECKING:
@@ -41,25 +40,17 @@ class Changes:
 
         Raises Unavailable when the database is away.
         """
-        try:
-            with self._pool.connection() as connection:
-                _seal(connection)
-            with self._pool.connection() as connection, connection.cursor(row_factory=class_row(Change)) as cursor:
-                found: list[Change] = cursor.execute(SQL["since"], {"seq": seq, "limit": limit}).fetchall()
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
-        return found
+        self.seal()
+        with transaction(self._pool) as connection, connection.cursor(row_factory=class_row(Change)) as cursor:
+            found: list[Change] = cursor.execute(SQL["since"], {"seq": seq, "limit": limit}).fetchall()
+            return found
 
     def seal(self) -> None:
-        """Give numbers to what has none. Raises psycopg.Error."""
-        with self._pool.connection() as connection:
-            _seal(connection)
-
-
-def _seal(connection: psycopg.Connection[Any]) -> None:
-    if connection.execute(SQL["unsealed"]).fetchone() == (True,):
-        connection.execute(SQL["lock"])
-        connection.execute(SQL["seal"])
+        """Give numbers to what has none, in a transaction of its own. Raises Unavailable."""
+        with transaction(self._pool) as connection:
+            if connection.execute(SQL["unsealed"]).fetchone() == (True,):
+                connection.execute(SQL["lock"])
+                connection.execute(SQL["seal"])
 
 
 def seal(node: "Node") -> None:

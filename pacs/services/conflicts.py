@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.events import Source
-from pacs.errors import Damaged, NotFound, Unavailable
+from pacs.errors import Damaged, NotFound
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.ingest import Ingest
 from pacs.store.base import Store
 
@@ -29,16 +29,13 @@ class Conflicts:
 
         Raises NotFound for what is not an open conflict, Refused, Damaged, Unavailable.
         """
-        try:
-            with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                row = cursor.execute(SQL["take"], {"id": id}).fetchone()
-                if row is None:
-                    raise NotFound("No open conflict has this number.")
-                if decision == "replaced":
-                    self._replace(row["object_name"], source)
-                cursor.execute(SQL["resolve"], {"id": id, "state": decision})
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; the conflict is as it was.") from error
+        with transaction(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            row = cursor.execute(SQL["take"], {"id": id}).fetchone()
+            if row is None:
+                raise NotFound("No open conflict has this number.")
+            if decision == "replaced":
+                self._replace(row["object_name"], source)
+            cursor.execute(SQL["resolve"], {"id": id, "state": decision})
         self._store.remove([row["object_name"]], "conflicts")
 
     def _replace(self, object_name: str, source: Source) -> None:
@@ -56,9 +53,6 @@ class Conflicts:
 
     def list(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The open conflicts, oldest first. Raises Unavailable."""
-        try:
-            with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                rows: list[dict[str, Any]] = cursor.execute(SQL["open"], {"limit": limit}).fetchall()
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
-        return rows
+        with transaction(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            rows: list[dict[str, Any]] = cursor.execute(SQL["open"], {"limit": limit}).fetchall()
+            return rows

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import psycopg
 import structlog
 from psycopg_pool import ConnectionPool
 
 from pacs.domain import frames, jsonmodel
 from pacs.domain.admission import Inadmissible, admit
-from pacs.errors import Damaged, NotFound
+from pacs.errors import Damaged, NotFound, Unavailable
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.duties import Duty
 from pacs.services.instances import Files, StoredInstance
 
@@ -83,13 +83,13 @@ class Derive:
         if not rows:
             return
         try:
-            with self._pool.connection() as connection, connection.cursor() as cursor:
+            with transaction(self._pool) as connection, connection.cursor() as cursor:
                 cursor.executemany(SQL["keep"], rows)
-        except psycopg.Error as error:
+        except Unavailable as error:
             log.warning("derived_not_kept", count=len(rows), exc_info=error)
 
     def catch_up(self, seconds: float = BUDGET_SECONDS) -> int:
-        """Derive what was stored lately, for about so long; how many. Raises psycopg.Error with the database away."""
+        """Derive what was stored lately, for about so long; how many. Raises Unavailable."""
         until, done = time.monotonic() + seconds, 0
         with self._lock:
             place = self._after
@@ -106,7 +106,7 @@ class Derive:
         return done
 
     def _waiting(self, after: int) -> tuple[list[StoredInstance], int]:
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(SQL["settled_before"]).fetchone()
             found = connection.execute(SQL["underived"], {"after": after, "limit": AT_ONCE}).fetchall()
         return [StoredInstance(*columns) for columns in found], row[0] if row else 0

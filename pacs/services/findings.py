@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import psycopg
 import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
+from pacs.errors import Unavailable
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.telemetry import Metrics
 
 SQL = queries("findings")
@@ -26,9 +27,9 @@ class Findings:
         """Remember one; False when it is known. Where the database is away it is logged only."""
         row = {"kind": kind, "object_name": object_name, "sop_instance_uid": sop_instance_uid, "message": message}
         try:
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 new = connection.execute(SQL["add"], row).fetchone() is not None
-        except psycopg.Error as error:
+        except Unavailable as error:
             log.error("finding_not_recorded", exc_info=error)
             new = True
         if new:
@@ -40,11 +41,11 @@ class Findings:
 
     def cure(self, object_names: list[str], *kinds: str) -> int:
         """These are right again; how many had been wrong."""
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             return len(connection.execute(SQL["cure"], {"kinds": list(kinds), "object_names": object_names}).fetchall())
 
     def open(self, limit: int = 100) -> list[dict[str, Any]]:
         """What is wrong now, oldest first."""
-        with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with transaction(self._pool) as connection, connection.cursor(row_factory=dict_row) as cursor:
             rows: list[dict[str, Any]] = cursor.execute(SQL["open"], {"limit": limit}).fetchall()
             return rows

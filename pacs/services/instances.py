@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import psycopg
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.admission import Admitted, admit
-from pacs.errors import Damaged, NotFound, Unavailable
+from pacs.errors import Damaged, NotFound
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.findings import MISSING_FILE, Findings
 from pacs.store.base import Store
 
@@ -59,12 +59,9 @@ class Files:
 
     def _other(self, instance: StoredInstance) -> BinaryIO:
         """The instance may have gone, or have moved to another object, since its row was read."""
-        try:
-            with self._pool.connection() as connection:
-                names = {"sop_instance_uid": instance.sop_instance_uid}
-                row = connection.execute(SQL["current_object"], names).fetchone()
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
+        with transaction(self._pool) as connection:
+            names = {"sop_instance_uid": instance.sop_instance_uid}
+            row = connection.execute(SQL["current_object"], names).fetchone()
         if row is None:
             raise NotFound("The instance has been deleted.")
         if row[0] != instance.object_name:

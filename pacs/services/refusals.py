@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import structlog
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.events import Expected, Source
-from pacs.errors import NotFound, Reason, Refused, Unavailable
+from pacs.errors import NotFound, Reason, Refused
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.backlog import Backlog
 from pacs.services.duties import Duty
 
@@ -81,18 +81,15 @@ class Refusals:
         for row in self._backlog.waiting():
             if row["id"] == id:
                 return Refusal(**row)
-        try:
-            with self._pool.connection() as connection, connection.cursor(row_factory=class_row(Refusal)) as cursor:
-                found: Refusal | None = cursor.execute(SQL["get"], {"id": printable(id)}).fetchone()
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
+        with transaction(self._pool) as connection, connection.cursor(row_factory=class_row(Refusal)) as cursor:
+            found: Refusal | None = cursor.execute(SQL["get"], {"id": printable(id)}).fetchone()
         if found is None:
             raise NotFound(f"No refusal has this id; they are kept for {DAYS_KEPT} days.")
         return found
 
     def forget(self) -> None:
-        """Delete refusals that are older than DAYS_KEPT days."""
-        with self._pool.connection() as connection:
+        """Delete refusals that are older than DAYS_KEPT days. Raises Unavailable."""
+        with transaction(self._pool) as connection:
             connection.execute(SQL["forget"], {"days": DAYS_KEPT})
 
     def close(self) -> None:

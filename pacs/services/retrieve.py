@@ -4,19 +4,18 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import psycopg
 from psycopg_pool import ConnectionPool
 
 from pacs.domain import bulk
 from pacs.domain.admission import Inadmissible, admit
 from pacs.domain.frames import Description, FrameTable, NoSuchFrame
 from pacs.domain.levels import Scope
-from pacs.errors import Damaged, NotFound, Unavailable
+from pacs.errors import Damaged, NotFound
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.derive import Derive
 from pacs.services.instances import Files, StoredInstance, reader
 
@@ -61,20 +60,12 @@ class Retrieve:
         self._tables: OrderedDict[tuple[int, str], FrameTable] = OrderedDict()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def _database(self) -> "Iterator[psycopg.Connection[Any]]":
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except psycopg.Error as error:
-            raise Unavailable("The database does not answer; see /ready.") from error
-
     def locate(self, scope: Scope) -> list[StoredInstance]:
         """The instances of a scope, by series, instance number and UID. A study's superseded results are left out.
 
         Raises NotFound.
         """
-        with self._database() as connection:
+        with transaction(self._pool) as connection:
             rows = connection.execute(SQL[f"locate_{_level(scope)}"], _names(scope)).fetchall()
         if not rows:
             raise _absent(scope)
@@ -86,7 +77,7 @@ class Retrieve:
 
     def metadata(self, scope: Scope) -> Metadata:
         """The DICOM JSON of a scope's instances, in the order of `locate`. Raises NotFound; parts may raise Damaged."""
-        with self._database() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(SQL[f"digest_{_level(scope)}"], _names(scope)).fetchone()
         if row is None or row[0] is None:
             raise _absent(scope)
@@ -94,14 +85,14 @@ class Retrieve:
 
     def _metadata(self, scope: Scope) -> Iterator[bytes]:
         """Two queries for up to METADATA_AT_ONCE instances, and no file where all is derived."""
-        with self._database() as connection:
+        with transaction(self._pool) as connection:
             rows = connection.execute(SQL[f"order_{_level(scope)}"], _names(scope)).fetchall()
         pks = [row[0] for row in sorted(rows, key=lambda row: _place(*row[1:]))]
         for start in range(0, len(pks), METADATA_AT_ONCE):
             yield from self._some_metadata(pks[start : start + METADATA_AT_ONCE])
 
     def _some_metadata(self, pks: Sequence[int]) -> Iterator[bytes]:
-        with self._database() as connection:
+        with transaction(self._pool) as connection:
             kept = dict(connection.execute(SQL["metadata"], {"pks": pks}, binary=True).fetchall())
             lacking = [pk for pk in pks if pk not in kept]
             rows = connection.execute(SQL["by_pk"], {"pks": lacking}).fetchall() if lacking else []
@@ -136,7 +127,7 @@ class Retrieve:
             if key in self._tables:
                 self._tables.move_to_end(key)
                 return self._tables[key]
-        with self._database() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(SQL["frames"], {"pk": instance.pk}, binary=True).fetchone()
         if row is None:
             [derived] = self._derive.ensure([instance])

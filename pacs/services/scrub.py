@@ -7,6 +7,7 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.duties import Duty
 from pacs.services.findings import MISSING_FILE, WRONG_DIGEST, Findings
 from pacs.store.base import Store
@@ -33,7 +34,7 @@ class Scrub:
         """Check for about so long what was not checked for `older_than` seconds; how many objects."""
         until, checked = time.monotonic() + seconds, 0
         while time.monotonic() < until:
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 due = connection.execute(SQL["due"], {"seconds": older_than, "limit": AT_ONCE}).fetchall()
             done = []
             for pk, name, size, uid, sha256 in due:
@@ -42,7 +43,7 @@ class Scrub:
                 time.sleep(min(size / BYTES_A_SECOND, max(0.0, until - time.monotonic())))
                 if time.monotonic() >= until:
                     break
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 connection.execute(SQL["checked"], {"pks": done})
             checked += len(done)
             if len(due) < AT_ONCE:

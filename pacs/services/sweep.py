@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from pacs.index.named import queries
+from pacs.index.pool import transaction
 from pacs.services.duties import Duty
 from pacs.services.findings import COUNTERS, MISSING_FILE, STRAY_FILE, WRONG_DIGEST, Findings
 from pacs.store.base import Store
@@ -43,7 +44,7 @@ class Sweep:
 
     def beat(self) -> None:
         """Remember that this machine is up: after a loss of power it tells which commits to doubt."""
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             connection.execute(SQL["remember"], {"key": ALIVE, "value": Jsonb({"boot": _boot()})})
 
     def drop_unwritten(self) -> int:
@@ -52,14 +53,14 @@ class Sweep:
         Commit and fsync are waited for together, and only both make an answer: such a row was never answered for.
         Its file goes to quarantine, and a finding says so. While the machine stayed up nothing can be half written.
         """
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(SQL["recall"], {"key": ALIVE}).fetchone()
         if row is None or row[0].get("boot") == _boot():
             return 0
         dropped = 0
         for pk, name, size, uid, sha256 in self._rows("objects_since", since=row[1] - RECENT):
             if not self._whole(name, size, bytes(sha256)):
-                with self._pool.connection() as connection:
+                with transaction(self._pool) as connection:
                     connection.execute(SQL["remove"], {"pks": [pk]})
                 message = "The machine went down while this object was being stored; it was never acknowledged."
                 self._findings.add(WRONG_DIGEST, name, message, uid)
@@ -76,7 +77,7 @@ class Sweep:
         """All rows of a statement that pages by primary key."""
         after = 0
         while True:
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 found = connection.execute(SQL[statement], {**parameters, "after": after, "limit": AT_ONCE}).fetchall()
             yield from found
             if len(found) < AT_ONCE:
@@ -87,7 +88,7 @@ class Sweep:
         """Move files that nothing names to `lost+found`, remove unused blanks; how many files were moved."""
         moved = 0
         for names in self._store.folders():
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 unnamed = [row[0] for row in connection.execute(SQL["unnamed"], {"names": names})]
             moved += sum(self._stray(name, older_than) for name in unnamed)
         return moved
@@ -109,7 +110,7 @@ class Sweep:
         return True
 
     def _still_unnamed(self, name: str) -> bool:
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             return connection.execute(SQL["unnamed"], {"names": [name]}).fetchone() is not None
 
     def missing(self) -> int:
@@ -133,7 +134,7 @@ class Sweep:
         """Count everything anew and correct what was wrong; how many studies and series had been wrong."""
         wrong, after = 0, 0
         while True:
-            with self._pool.connection() as connection:
+            with transaction(self._pool) as connection:
                 parameters = {"after": after, "limit": STUDIES_AT_ONCE}
                 pks = [row[0] for row in connection.execute(SQL["studies"], parameters)]
                 if not pks:

@@ -57,6 +57,19 @@ def _outputs(reader: Reader, manifest: "Manifest") -> None:
         reader.add("bad_value", "[window] mode sliding needs scores to blend: decode must be argmax or threshold.")
     if task == "detection" and len(wanted) != 1:
         reader.add("bad_value", "A detection needs one [output.<tensor>] with decode = boxes.")
+    for name in wanted if task == "detection" else ():
+        _boxes(reader, manifest, name)
+
+
+def _boxes(reader: Reader, manifest: "Manifest", name: str) -> None:
+    output = manifest.outputs[name]
+    if not output.score:
+        reader.add("missing_key", f"[output.{name}] lacks the key 'score': the tensor that says how sure each box is.")
+    if not output.class_ and len(manifest.labels) != 1:
+        reader.add("missing_key", f"[output.{name}] lacks the key 'class', which several labels need.")
+    others = set(manifest.outputs) - {name, output.score, output.class_}
+    if others:
+        reader.add("bad_value", f"[output.{name}] names neither as score nor as class: {', '.join(sorted(others))}.")
 
 
 def _labels(reader: Reader, manifest: "Manifest") -> None:
@@ -72,8 +85,9 @@ def _labels(reader: Reader, manifest: "Manifest") -> None:
 def _built(reader: Reader, manifest: "Manifest") -> None:
     if manifest.result.seg == "labelmap":
         reader.add("not_built", '[result] seg = "labelmap" is not written yet; use "binary".')
-    if manifest.model.task == "detection":
-        reader.add("not_built", "Packages of the task detection cannot be run yet.")
+    boxes = [output for output in manifest.outputs.values() if output.decode == "boxes"]
+    if boxes and (manifest.window.mode != "whole" or boxes[0].format != "xyzxyz"):
+        reader.add("not_built", 'Boxes are taken from [window] mode = "whole" with format = "xyzxyz" only.')
     if any(output.decode == "threshold" for output in manifest.outputs.values()):
         most = max((label.index for label in manifest.labels), default=0)
         if most > 32:

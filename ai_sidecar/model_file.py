@@ -65,7 +65,8 @@ def _tensors(reader: Reader, model: onnx.ModelProto, manifest: Manifest) -> None
         reader.add(
             "tensor_mismatch", f"The model's inputs are {_names(inputs)}; [input] has {_names(manifest.inputs)}."
         )
-    for name in sorted(set(manifest.outputs) - outputs):
+    named = {one for output in manifest.outputs.values() for one in (output.score, output.class_) if one}
+    for name in sorted((set(manifest.outputs) | named) - outputs):
         reader.add("tensor_mismatch", f"The model has no output {name!r}; it has {_names(outputs)}.")
     for name, tensor in manifest.inputs.items():
         if name in inputs:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ai_sidecar import postprocess, preprocess, window
+from ai_sidecar import detection, postprocess, preprocess, window
 from ai_sidecar.assemble import Assembled, LayOut, assemble
+from ai_sidecar.detection import Box, Place
 from ai_sidecar.package import Package
 from ai_sidecar.ports import JobContext, Outcome, ResultFile, RunFailed, SourceSeries, StopSignal
 from ai_sidecar.preprocess import Mapped
@@ -100,6 +101,10 @@ def _report(given: _Run, origin: Origin, assembled: Assembled) -> tuple[sr.Repor
     if given.package.manifest.model.task == "classification":
         scores = _classify(given, assembled)
         return sr.Report(scores=scores, comments=comments), None, None
+    if given.package.manifest.model.task == "detection":
+        boxes = _detect(given, assembled)
+        missing = [one for one in given.package.manifest.labels if all(box.label != one for box in boxes)]
+        return sr.Report(boxes=boxes, absent=missing, comments=comments), None, None
     found = _segment(given, assembled)
     present = {one.label.index for one in found}
     absent = [label for label in given.package.manifest.labels if label.index not in present]
@@ -179,6 +184,22 @@ def _segment(given: _Run, assembled: Assembled) -> list[Found]:
     with given.clock.stage("measure"):
         given.halt.check()
         return survey(segmentation, assembled.volume, manifest.labels, pack=manifest.result.seg != "none")
+
+
+def _detect(given: _Run, assembled: Assembled) -> list[Box]:
+    manifest = given.package.manifest
+    tensor_name, tensor = manifest.input
+    mapped = preprocess.mapping(assembled.volume.grid, tensor, manifest.window)
+    with given.clock.stage("resample"):
+        values = preprocess.prepare(assembled.volume, tensor, mapped, given.runtime, given.halt)
+    name, output = next((name, one) for name, one in manifest.outputs.items() if one.decode == "boxes")
+    wanted = [name, output.score, *([output.class_] if output.class_ else [])]
+    with given.clock.stage("infer"):
+        feeds = {tensor_name: values[None, None].astype(tensor.dtype, copy=False)}
+        found = given.session.run(feeds, given.halt, wanted)
+    classes = found[2] if output.class_ else None
+    place = Place(assembled.volume.grid, mapped)
+    return detection.boxes(found[0], found[1], classes, output, labels=manifest.labels, place=place)
 
 
 def _classify(given: _Run, assembled: Assembled) -> list[sr.Score]:

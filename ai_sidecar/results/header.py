@@ -8,10 +8,12 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 
 from pydicom.charset import convert_encodings
+from pydicom.config import RAISE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pydicom.valuerep import format_number_as_ds
+from pydicom.valuerep import format_number_as_ds, validate_value
 
 from ai_sidecar.package import Package
 from ai_sidecar.ports import JobContext, derived_uid
@@ -128,13 +130,24 @@ def _carry(origin: Origin, result: Dataset) -> None:
     source = origin.first
     result.StudyInstanceUID = source.get("StudyInstanceUID") or origin.job.study_uid
     for keyword in CARRIED:
-        if keyword in source:
+        if source.get(keyword) and _valid(source[keyword]):
             result[keyword] = source[keyword]
     for keyword in ALWAYS:
         if keyword in source:
             result[keyword] = source[keyword]
         else:
             setattr(result, keyword, None)
+
+
+def _valid(element: DataElement) -> bool:
+    """Whether an optional element keeps to its VR: what a scanner got wrong is not passed on under our name."""
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        for value in [] if element.VR == "SQ" else values:
+            validate_value(element.VR, str(value), RAISE)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _series_number(source: Dataset, role: str) -> int:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from ai_sidecar.detection import Box
 from ai_sidecar.manifest import ABSENT, Concept, Label
 from ai_sidecar.results import codes
 from ai_sidecar.results.codes import coded
@@ -37,6 +40,7 @@ class Report:
     found: Sequence[Found] = ()
     absent: Sequence[Label] = ()
     scores: Sequence[Score] = ()
+    boxes: Sequence[Box] = ()
     comments: Sequence[str] = ()
 
 
@@ -94,6 +98,7 @@ def _content(origin: Origin, report: Report, seg: Dataset | None) -> list[Datase
     ]
     groups = [_group(origin, one, n, seg) for n, one in enumerate(report.found, 1)]
     groups += [_score_group(origin, score) for score in report.scores]
+    groups += [_box_group(origin, box, number) for number, box in enumerate(report.boxes, 1)]
     if groups:
         items.append(_container(codes.MEASUREMENTS, "", groups))
     if report.absent:
@@ -163,6 +168,28 @@ def _score_group(origin: Origin, score: Score) -> Dataset:
             _code("CONTAINS", concept.concept, concept.present if score.present else concept.absent),
         ],
     )
+
+
+def _box_group(origin: Origin, box: Box, number: int) -> Dataset:
+    """TID 1411 of one box: its faces are the surface of a volume."""
+    items = [
+        *_tracking(origin, f"{origin.package.name} {box.label.name} {number}", origin.uid(f"box-{number}")),
+        _code("CONTAINS", codes.FINDING_CATEGORY, box.label.category),
+        _code("CONTAINS", codes.FINDING, box.label.type),
+        *_algorithm(origin),
+        *[_polygon(face, origin.layout.frame_of_reference) for face in box.faces],
+        _uid("CONTAINS", codes.SOURCE_SERIES, origin.series_uid),
+        _site(box.label),
+        _number(codes.CERTAINTY, 100 * box.score, codes.PERCENT),
+    ]
+    return _container(codes.GROUP, "1411", items)
+
+
+def _polygon(points: NDArray[Any], frame_of_reference: str) -> Dataset:
+    item = _item("CONTAINS", "SCOORD3D", codes.VOLUME_SURFACE)
+    item.GraphicType, item.GraphicData = "POLYGON", [float(one) for one in points.ravel()]
+    item.ReferencedFrameOfReferenceUID = UID(frame_of_reference)
+    return item
 
 
 def _tracking(origin: Origin, name: str, uid: str) -> list[Dataset]:

@@ -52,7 +52,7 @@ expected = "golden/expected.json"
 """
 
 
-def model(nodes, rank=5, out_type=TensorProto.FLOAT, out_rank=None, constants=(), domains=()):
+def model(nodes, rank=5, out_type=TensorProto.FLOAT, out_rank=None, constants=(), domains=(), outputs=()):
     """An ONNX model from `x` to `y`."""
     axes = [f"d{n}" for n in range(rank)]
     out = [f"e{n}" for n in range(out_rank or rank)]
@@ -60,7 +60,7 @@ def model(nodes, rank=5, out_type=TensorProto.FLOAT, out_rank=None, constants=()
         nodes,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)],
-        [helper.make_tensor_value_info("y", out_type, out)],
+        [helper.make_tensor_value_info("y", out_type, out), *outputs],
         list(constants),
     )
     opsets = [helper.make_opsetid("", 18), *(helper.make_opsetid(domain, 1) for domain in domains)]
@@ -105,6 +105,43 @@ def mean_scores():
     ]
     one = helper.make_tensor("one", TensorProto.INT64, [1], [1])
     return model(nodes, rank=4, out_rank=2, constants=[axes, one])
+
+
+def detector():
+    """One box around the voxels above 0, sure by 0.9, and a weak one; x is the last axis."""
+    nodes = [
+        helper.make_node("Greater", ["x", "limit"], ["over"]),
+        helper.make_node("NonZero", ["over"], ["at"]),
+        helper.make_node("Gather", ["at", "order"], ["xyz"]),
+        helper.make_node("Cast", ["xyz"], ["points"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMin", ["points", "one"], ["low"], keepdims=0),
+        helper.make_node("ReduceMax", ["points", "one"], ["high"], keepdims=0),
+        helper.make_node("Concat", ["low", "high"], ["box"], axis=0),
+        helper.make_node("Concat", ["box", "box"], ["two"], axis=0),
+        helper.make_node("Reshape", ["two", "shape"], ["y"]),
+        helper.make_node("Identity", ["sure"], ["s"]),
+    ]
+    constants = [
+        number("limit", 0.0),
+        helper.make_tensor("order", TensorProto.INT64, [3], [4, 3, 2]),
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("shape", TensorProto.INT64, [2], [2, 6]),
+        helper.make_tensor("sure", TensorProto.FLOAT, [2], [0.9, 0.1]),
+    ]
+    outputs = [helper.make_tensor_value_info("s", TensorProto.FLOAT, [2])]
+    return model(nodes, out_rank=2, constants=constants, outputs=outputs)
+
+
+FINDING = """
+[[finding]]
+index = 0
+concept = ["233604007", "SCT", "Pneumonia"]
+threshold = 0.6
+
+[[finding]]
+index = 1
+concept = ["36118008", "SCT", "Pneumothorax"]
+"""
 
 
 DEFAULTS = {

@@ -9,7 +9,6 @@ from onnx import TensorProto, helper
 
 from ai_sidecar import package as packaged
 from ai_sidecar.golden import describe
-from ai_sidecar.manifest import parse
 from ai_sidecar.package import PackageError, check, discover, load
 from ai_sidecar.runtime import Runtime
 from tests.ai_sidecar import packages
@@ -70,7 +69,7 @@ def test_the_digest_changes_with_the_manifest(tmp_path, runtime):
         (replace('mode = "whole"', 'mode = "slice"'), "[window] mode must be slice for the layout NCHW"),
         (replace('mode = "whole"', 'mode = "sliding"'), "[window] roi must be three numbers for the mode sliding."),
         (replace('decode = "labels"', 'decode = "scores"'), "[output.y] decode must be one of labels, argmax"),
-        (replace('task = "segmentation"', 'task = "detection"'), "Packages of the task detection cannot be run yet."),
+        (replace('decode = "labels"', 'decode = "boxes"'), "[output.y] decode must be one of labels, argmax"),
         (replace("[golden]", '[result]\nseg = "labelmap"\n[golden]'), '[result] seg = "labelmap" is not written yet'),
         (replace('"golden/input.npz" =', '"golden/../../input.npz" ='), "must be a relative path inside the package"),
         (replace('input = "golden/input.npz"', 'input = "LICENSES"'), "[golden] input must name a file of [files]."),
@@ -194,11 +193,16 @@ def test_a_model_changed_after_its_check_is_not_run(tmp_path):
         package.session(Runtime("cpu"))
 
 
-BOXES = 'decode = "boxes"\nformat = "xyzxyz"\nunit = "mm"\nscore = "s"\nclass = "c"'
-
-
-def test_detections_are_parsed_before_they_are_refused(tmp_path):
-    path = packages.write(tmp_path, packages.above(0.0), task="detection", output=BOXES)
-    manifest, findings = parse((path / "manifest.toml").read_text())
-    assert manifest is None
-    assert [finding.reason for finding in findings] == ["not_built"]
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ('decode = "boxes"', "[output.y] lacks the key 'score': the tensor that says how sure each box is."),
+        ('decode = "boxes"\nscore = "s"', "The model has no output 's'; it has y."),
+        ('decode = "boxes"\nscore = "s"\nformat = "xyxy"', "Boxes are taken from [window] mode"),
+        ('decode = "labels"', "A detection needs one [output.<tensor>] with decode = boxes."),
+    ],
+)
+def test_what_a_detection_lacks_is_named(output, sentence, tmp_path, runtime):
+    path = packages.write(tmp_path, packages.above(0.0), task="detection", output=output)
+    findings = [str(finding) for finding in check(path, runtime)]
+    assert any(sentence in finding for finding in findings), findings

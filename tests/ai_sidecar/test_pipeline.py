@@ -207,18 +207,6 @@ def test_statistics_of_a_label_are_those_of_its_voxels(tmp_path, runtime):
     assert numbers == pytest.approx(wanted, abs=1e-3)
 
 
-FINDING = """
-[[finding]]
-index = 0
-concept = ["233604007", "SCT", "Pneumonia"]
-threshold = 0.6
-
-[[finding]]
-index = 1
-concept = ["36118008", "SCT", "Pneumothorax"]
-"""
-
-
 def test_a_classification_reports_presence_and_certainty_of_single_pictures(tmp_path, runtime):
     def radiograph(k, dataset):
         dataset.Modality = "CR"
@@ -226,7 +214,8 @@ def test_a_classification_reports_presence_and_certainty_of_single_pictures(tmp_
             del dataset[keyword]
 
     path = packages.write(
-        tmp_path, packages.mean_scores(), task="classification", layout="NCHW", shape=(2, 1, 8, 9), more=FINDING,
+        tmp_path, packages.mean_scores(), task="classification", layout="NCHW", shape=(2, 1, 8, 9),
+        more=packages.FINDING,
         window='mode = "slice"\nroi = [32, 32]', output='decode = "scores"\nactivation = "sigmoid"',
         input="ops = [{ window = [0.0, 4000.0] }]", edit=lambda text: text.replace('"CT"', '"CR"'),
     )  # fmt: skip
@@ -299,3 +288,25 @@ def test_an_image_in_colour_is_unsuitable(chest, runtime):
     instances = [instance(Stack(slices=3, size=(64, 64), change=coloured).dataset(k)) for k in range(3)]
     with pytest.raises((Unsuitable, RunFailed)):
         run(chest, [SourceSeries("1.2", instances)], context("0" * 64, WHEN), runtime)
+
+
+@pytest.mark.parametrize(("axes", "orientation"), [(((1, 0, 0), (0, 1, 0)), "RAS"), (SAGITTAL, "LPS")])
+def test_a_box_lies_in_the_patient_where_the_thing_is(axes, orientation, tmp_path, runtime):
+    def ball(points):
+        inside = ((points - np.array([20, -30, 10])) ** 2).sum(axis=-1) < 24**2
+        return np.where(inside, 100, -1000)
+
+    path = packages.write(tmp_path, packages.detector(), task="detection", output='decode = "boxes"\nscore = "s"',
+                          input=f'orientation = "{orientation}"\nspacing_mm = [0.0, 1.5, 1.5]')  # fmt: skip
+    stack = Stack(slices=50, size=(70, 60), spacing=(3.0, 3.0), gap=3.0, axes=axes, hounsfield=ball, noise=0.0)
+    outcome = everything(stack, load(path, runtime), runtime)
+    report = pydicom.dcmread(io.BytesIO(outcome.sr.content))
+    (group,) = next(item for item in report.ContentSequence if item.ValueType == "CONTAINER").ContentSequence
+    faces = [np.reshape(item.GraphicData, (-1, 3)) for item in group.ContentSequence if item.ValueType == "SCOORD3D"]
+    assert len(faces) == 6
+    assert all(np.array_equal(face[0], face[-1]) for face in faces)
+    corners = np.concatenate(faces)
+    assert corners.min(axis=0) == pytest.approx([-4, -54, -14], abs=3.1)
+    assert corners.max(axis=0) == pytest.approx([44, -6, 34], abs=3.1)
+    assert float(group.ContentSequence[-1].MeasuredValueSequence[0].NumericValue) == pytest.approx(90)
+    assert outcome.seg is None

@@ -205,13 +205,54 @@ def test_colours_become_cielab_with_the_white_of_d50(colour, lab):
     assert cielab(colour) == pytest.approx(scaled, abs=8)
 
 
+@pytest.fixture(scope="module")
+def reports(runtime, tmp_path_factory):
+    """Reports of a detection and of a classification."""
+    folder = tmp_path_factory.mktemp("reports")
+    stack = Stack(slices=6, size=(40, 50), spacing=(6.0, 6.0), gap=20.0)
+    packs = {
+        "boxes": packages.write(folder / "a", packages.detector(), task="detection",
+                                output='decode = "boxes"\nscore = "s"'),
+        "scores": packages.write(folder / "b", packages.mean_scores(), task="classification", layout="NCHW",
+                                 shape=(2, 1, 8, 9), more=packages.FINDING, window='mode = "slice"',
+                                 output='decode = "scores"\nactivation = "sigmoid"'),
+    }  # fmt: skip
+    for name, path in packs.items():
+        outcome = run(load(path, runtime), [stack.series()], context(name[0] * 64, WHEN), runtime)
+        (folder / f"{name}.dcm").write_bytes(outcome.sr.content)
+    return folder
+
+
+def test_highdicom_finds_the_faces_of_boxes(reports):
+    report = hd.sr.srread(reports / "boxes.dcm")
+    (group,) = report.content.get_volumetric_roi_measurement_groups(graphic_type=hd.sr.GraphicTypeValues3D.POLYGON)
+    assert group.finding_type.meaning == "Lung"
+    assert len(group.roi.graphic_data if hasattr(group.roi, "graphic_data") else group.roi) == 6
+    assert [one.name.meaning for one in group.get_measurements()] == ["Certainty of Finding"]
+
+
+def test_highdicom_finds_what_a_classification_says(reports):
+    report = hd.sr.srread(reports / "scores.dcm")
+    groups = report.content.get_image_measurement_groups()
+    said = [[(one.name.meaning, one.value.meaning) for one in group.get_qualitative_evaluations()] for group in groups]
+    assert [one[0][0] for one in said] == ["Pneumonia", "Pneumothorax"]
+
+
+def errors_of(path):
+    """What dciodvfy calls an error."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (dicom3tools) is not installed")
+    said = subprocess.run(["dciodvfy", path], check=False, capture_output=True, text=True, timeout=60)
+    return [line for line in (said.stderr + said.stdout).splitlines() if line.startswith("Error")]
+
+
 @pytest.mark.interop
 @pytest.mark.parametrize("role", ["seg", "sr"])
 def test_dciodvfy_finds_no_error(results, odd, role):
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed")
-    for folder in (results[0], odd):
-        command = ["dciodvfy", folder / f"{role}.dcm"]
-        said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        errors = [line for line in (said.stderr + said.stdout).splitlines() if line.startswith("Error")]
-        assert errors == []
+    assert errors_of(results[0] / f"{role}.dcm") + errors_of(odd / f"{role}.dcm") == []
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("name", ["boxes", "scores"])
+def test_dciodvfy_finds_no_error_in_reports_without_segments(reports, name):
+    assert errors_of(reports / f"{name}.dcm") == []

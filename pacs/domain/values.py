@@ -91,21 +91,22 @@ def numbers(raw: bytes | memoryview, vr: str, little: bool) -> tuple[int | float
 
 def text(raw: bytes, vr: str, decode: Decoder) -> str:
     """The whole value as text, trailing padding cut."""
-    if vr in DECODED:
-        return decode(raw).rstrip(" \0")
-    return DEFAULT(raw).rstrip(" ")
+    raw = raw.rstrip(b" \0")
+    if raw.isascii() and (plain := raw.decode("ascii")).isprintable():
+        return plain  # the same in every character set: what most values are
+    return (decode if vr in DECODED else DEFAULT)(raw).rstrip(" ")
 
 
 def split(raw: bytes, vr: str, decode: Decoder) -> list[str]:
     """The single values as text without insignificant spaces; empty for an element without value."""
     whole = text(raw, vr, decode)
-    if not whole.strip(" "):
+    if not whole or whole.isspace():
         return []
     if vr in TEXT_ONE:
         return [whole]
-    if vr == "UC":
-        return [value.rstrip(" ") for value in whole.split("\\")]
-    return [value.strip(" ") for value in whole.split("\\")]
+    if "\\" not in whole:
+        return [whole if vr == "UC" else whole.strip(" ")]
+    return [value.rstrip(" ") if vr == "UC" else value.strip(" ") for value in whole.split("\\")]
 
 
 def decimal_number(value: str) -> Json:

@@ -1,6 +1,6 @@
 """`make bench`: the same work for Filmroom and for the rivals installed here, in one run; a table and JSON.
 
-python -m tests.bench [--quick] [--json FILE] [--markdown FILE]
+python -m tests.bench [--quick] [--only SERVER ...] [--markdown FILE]
 """
 
 import argparse
@@ -125,11 +125,10 @@ def _figure(value: float | None, digits: int = 1) -> str:
 
 
 def main() -> int:
-    """Run all of it and print the table; JSON and Markdown go to files when asked."""
+    """Run all of it and print JSON and the table; `--markdown` keeps the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="an eighth of the work, for a look")
     parser.add_argument("--only", nargs="+", choices=STARTERS, help="measure these servers only")
-    parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--markdown", type=Path, help="write the table here, with machine and date")
     args = parser.parse_args()
     servers = args.only or ["filmroom", *installed()]
@@ -138,10 +137,9 @@ def main() -> int:
         bench = Bench(Path(folder), 0.125 if args.quick else 1.0)
         for name in servers:
             bench.run(name)
-    print(table(bench.rows, servers))
     figures = {row.work: asdict(row) | {"ratios": {s: row.ratio(s) for s in servers}} for row in bench.rows.values()}
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+    print(json.dumps(figures, indent=1))
+    print(table(bench.rows, servers))
     if args.markdown:
         args.markdown.write_text(_page(table(bench.rows, servers)))
     return 0

@@ -83,8 +83,9 @@ def _labels(reader: Reader, manifest: "Manifest") -> None:
 
 
 def _built(reader: Reader, manifest: "Manifest") -> None:
-    if manifest.result.seg == "labelmap":
-        reader.add("not_built", '[result] seg = "labelmap" is not written yet; use "binary".')
+    overlapping = any(output.decode == "threshold" for output in manifest.outputs.values())
+    if manifest.result.seg == "labelmap" and overlapping and len(manifest.labels) > 1:
+        reader.add("bad_value", '[result] seg = "labelmap" cannot hold labels that overlap (decode = "threshold").')
     boxes = [output for output in manifest.outputs.values() if output.decode == "boxes"]
     if boxes and (manifest.window.mode != "whole" or boxes[0].format != "xyzxyz"):
         reader.add("not_built", 'Boxes are taken from [window] mode = "whole" with format = "xyzxyz" only.')

@@ -112,7 +112,8 @@ def _report(given: _Run, origin: Origin, assembled: Assembled) -> tuple[sr.Repor
     if not found or given.package.manifest.result.seg == "none":
         return report, None, None
     with given.clock.stage("write"):
-        dataset, content = seg.write(origin, found, overlap=_decode(given.package) == "threshold")
+        form, overlap = given.package.manifest.result.seg, _decode(given.package) == "threshold"
+        dataset, content = seg.write(origin, found, form=form, overlap=overlap)
     return report, _file(seg.ROLE, dataset, content), dataset
 
 

@@ -77,6 +77,7 @@ IMAGING = sct("363679005", "Imaging")
 SEGMENTATION = dcm("113076", "Segmentation")
 SOURCE_IMAGE = dcm("121322", "Source image for image processing operation")
 ARTIFICIAL_INTELLIGENCE = dcm("123109", "Artificial Intelligence")
+BACKGROUND = dcm("125040", "Background")
 PROCESSING_EQUIPMENT = dcm("109102", "Processing Equipment")
 
 

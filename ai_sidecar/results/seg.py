@@ -1,43 +1,87 @@
-"""Segmentation objects, BINARY (PS3.3 A.51): one segment a label, no empty segment, no empty frame."""
+"""Segmentation objects (PS3.3 A.51), BINARY or LABELMAP: one segment a label, no empty segment, no empty frame."""
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from ai_sidecar.manifest import Label
 from ai_sidecar.results import codes
 from ai_sidecar.results.codes import coded
 from ai_sidecar.results.encoding import element, encoded, long_element, sequence
 from ai_sidecar.results.header import SIDECAR, Origin, begin, decimal, decimals, part10, reference
 from ai_sidecar.survey import Found
+from ai_sidecar.tables import Code
 
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 ROLE = "seg"
 # what is encoded by hand: hundreds of frames take seconds otherwise; the rest of the file comes before these
 PER_FRAME, PIXEL_DATA = 0x5200_9230, 0x7FE0_0010
 FRAME_CONTENT, DIMENSION_INDEX = 0x0020_9111, 0x0020_9157
 SEGMENT_IDENTIFICATION, SEGMENT_NUMBER = 0x0062_000A, 0x0062_000B
-DIMENSIONS = (
-    ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment"),
-    ("PlanePositionSequence", "ImagePositionPatient", "Position"),
-)
+SEGMENT = ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment")
+POSITION = ("PlanePositionSequence", "ImagePositionPatient", "Position")
 
 
-def write(origin: Origin, found: Sequence[Found], *, overlap: bool = False) -> tuple[Dataset, bytes]:
-    """The data set and the file of the labels found (at least one)."""
-    result = begin(origin, ROLE, SOP_CLASS, "SEG")
-    _image(origin, result, overlap=overlap)
-    result.SegmentSequence = [_segment(origin, number, one) for number, one in enumerate(found, 1)]
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One of the two ways to write segments. `frames` gives (segment number or 0, slice, pixels) in order."""
+
+    word: str
+    sop_class: str
+    bits: int
+    dimensions: Sequence[tuple[str, str, str]]
+    frames: Callable[[Sequence[Found], int], list[tuple[int, int, bytes]]]
+
+
+def write(
+    origin: Origin, found: Sequence[Found], *, form: str = "binary", overlap: bool = False
+) -> tuple[Dataset, bytes]:
+    """The data set and the file of the labels found (at least one). `form` is binary or labelmap."""
+    chosen = FORMS[form]
+    result = begin(origin, ROLE, chosen.sop_class, "SEG")
+    _image(origin, result, chosen, overlap=overlap)
+    result.SegmentSequence = [_segment(origin, number, one.label) for number, one in enumerate(found, 1)]
+    if form == "labelmap":
+        result.SegmentSequence.insert(0, _background(origin))
+        result.PixelPaddingValue = 0
     result.ReferencedSeriesSequence = [_referenced_series(origin)]
-    _dimensions(origin, result)
+    _dimensions(origin, result, chosen)
     result.SharedFunctionalGroupsSequence = [_shared(origin)]
-    result.NumberOfFrames = sum(len(one.frames) for one in found)
-    pixels = packed([bits for one in found for _, bits in one.frames], result.Rows * result.Columns)
-    return result, part10(result, sequence(PER_FRAME, _frames(origin, found)) + long_element(PIXEL_DATA, b"OB", pixels))
+    pixels = result.Rows * result.Columns
+    frames = chosen.frames(found, pixels)
+    result.NumberOfFrames = len(frames)
+    data = packed([bits for _, _, bits in frames], pixels) if chosen.bits == 1 else even(b"".join(f[2] for f in frames))
+    return result, part10(result, sequence(PER_FRAME, _frames(origin, frames)) + long_element(PIXEL_DATA, b"OB", data))
+
+
+def _by_segment(found: Sequence[Found], _pixels: int = 0) -> list[tuple[int, int, bytes]]:
+    return [(number, k, bits) for number, one in enumerate(found, 1) for k, bits in one.frames]
+
+
+def _by_slice(found: Sequence[Found], pixels: int) -> list[tuple[int, int, bytes]]:
+    """Segment numbers as pixel values; slices without any are left out."""
+    planes: dict[int, NDArray[np.uint8]] = {}
+    for number, k, bits in _by_segment(found):
+        mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=pixels, bitorder="little")
+        planes[k] = np.maximum(planes.get(k, np.uint8(0)), mask * np.uint8(number))
+    return [(0, k, planes[k].tobytes()) for k in sorted(planes)]
+
+
+FORMS: Mapping[str, Form] = {
+    "binary": Form("BINARY", "1.2.840.10008.5.1.4.1.1.66.4", 1, (SEGMENT, POSITION), _by_segment),
+    "labelmap": Form("LABELMAP", "1.2.840.10008.5.1.4.1.1.66.7", 8, (POSITION,), _by_slice),
+}
+
+
+def even(content: bytes) -> bytes:
+    """With the byte that makes its length even."""
+    return content + b"\0" * (len(content) % 2)
 
 
 def packed(frames: Sequence[bytes], pixels: int) -> bytes:
@@ -47,19 +91,19 @@ def packed(frames: Sequence[bytes], pixels: int) -> bytes:
     else:
         bits = [np.unpackbits(np.frombuffer(one, np.uint8), count=pixels, bitorder="little") for one in frames]
         joined = np.packbits(np.concatenate(bits), bitorder="little").tobytes()
-    return joined + b"\0" * (len(joined) % 2)
+    return even(joined)
 
 
-def _image(origin: Origin, result: Dataset, *, overlap: bool) -> None:
+def _image(origin: Origin, result: Dataset, form: Form, *, overlap: bool) -> None:
     _, rows, columns = origin.layout.grid.shape
     result.FrameOfReferenceUID = UID(origin.layout.frame_of_reference)
     result.PositionReferenceIndicator = origin.first.get("PositionReferenceIndicator")
     result.ImageType = ["DERIVED", "PRIMARY"]
     result.Rows, result.Columns = rows, columns
     result.SamplesPerPixel, result.PhotometricInterpretation = 1, "MONOCHROME2"
-    result.BitsAllocated = result.BitsStored = 1
-    result.HighBit = result.PixelRepresentation = 0
-    result.SegmentationType = "BINARY"
+    result.BitsAllocated = result.BitsStored = form.bits
+    result.HighBit, result.PixelRepresentation = form.bits - 1, 0
+    result.SegmentationType = form.word
     result.SegmentsOverlap = "UNDEFINED" if overlap else "NO"
     result.ContentLabel = re.sub(r"[^A-Z0-9_ ]", "_", origin.package.name.upper())[:16]
     result.ContentDescription = origin.text(origin.description)
@@ -76,22 +120,35 @@ def _loss(origin: Origin, result: Dataset) -> None:
             result[keyword] = lossy[keyword]
 
 
-def _segment(origin: Origin, number: int, found: Found) -> Dataset:
-    label, model = found.label, origin.package.manifest.model
-    item = Dataset()
-    item.SegmentNumber, item.SegmentLabel = number, origin.text(label.name)
-    item.SegmentedPropertyCategoryCodeSequence = [coded(label.category)]
-    item.SegmentedPropertyTypeCodeSequence = [coded(label.type)]
+def _segment(origin: Origin, number: int, label: Label) -> Dataset:
+    model = origin.package.manifest.model
+    item = _described(origin, number, label.name, label.category, label.type)
     if label.laterality:
         item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [coded(label.laterality)]
     if label.region:
         item.AnatomicRegionSequence = [coded(label.region)]
-    item.SegmentAlgorithmType, item.SegmentAlgorithmName = "AUTOMATIC", origin.text(f"{model.name} {model.version}")
-    item.SegmentationAlgorithmIdentificationSequence = [_algorithm(origin)]
     item.TrackingID = origin.text(f"{model.name} {label.name}")
     item.TrackingUID = origin.tracking_uid(label.index)
     if label.colour:
         item.RecommendedDisplayCIELabValue = codes.cielab(label.colour)
+    return item
+
+
+def _background(origin: Origin) -> Dataset:
+    """What pixels of value 0 are; a label map describes every value (PS3.3 C.8.20.2)."""
+    return _described(origin, 0, "Background", codes.BACKGROUND, codes.BACKGROUND)
+
+
+def _described(origin: Origin, number: int, name: str, category: Code, kind: Code) -> Dataset:
+    model = origin.package.manifest.model
+    item = Dataset()
+    item.SegmentNumber, item.SegmentLabel = number, origin.text(name)
+    item.SegmentedPropertyCategoryCodeSequence, item.SegmentedPropertyTypeCodeSequence = (
+        [coded(category)],
+        [coded(kind)],
+    )
+    item.SegmentAlgorithmType, item.SegmentAlgorithmName = "AUTOMATIC", origin.text(f"{model.name} {model.version}")
+    item.SegmentationAlgorithmIdentificationSequence = [_algorithm(origin)]
     return item
 
 
@@ -111,13 +168,13 @@ def _referenced_series(origin: Origin) -> Dataset:
     return item
 
 
-def _dimensions(origin: Origin, result: Dataset) -> None:
+def _dimensions(origin: Origin, result: Dataset, form: Form) -> None:
     uid = UID(origin.uid("dimensions"))
     organization = Dataset()
     organization.DimensionOrganizationUID = uid
     result.DimensionOrganizationSequence = [organization]
     result.DimensionIndexSequence = []
-    for group, keyword, words in DIMENSIONS:
+    for group, keyword, words in form.dimensions:
         item = Dataset()
         item.DimensionOrganizationUID = uid
         item.DimensionIndexPointer, item.FunctionalGroupPointer = tag_for_keyword(keyword), tag_for_keyword(group)
@@ -137,17 +194,25 @@ def _shared(origin: Origin) -> Dataset:
     return shared
 
 
-def _frames(origin: Origin, found: Sequence[Found]) -> list[bytes]:
+def _frames(origin: Origin, frames: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
     """The functional groups of all frames, encoded: what frames of one slice share is encoded once."""
     derivations = [encoded(_derivation(dataset)) for dataset in origin.datasets]
     positions = [encoded(_position(dataset)) for dataset in origin.datasets]
-    frames = []
-    for number, one in enumerate(found, 1):
-        segment = sequence(SEGMENT_IDENTIFICATION, [element(SEGMENT_NUMBER, b"US", struct.pack("<H", number))])
-        for k, _ in one.frames:
-            index = element(DIMENSION_INDEX, b"UL", struct.pack("<2I", number, k + 1))
-            frames.append(derivations[k] + sequence(FRAME_CONTENT, [index]) + positions[k] + segment)
-    return frames
+    return [
+        derivations[k] + _content(*([number] if number else []), k + 1) + positions[k] + _identification(number)
+        for number, k, _ in frames
+    ]
+
+
+def _content(*indices: int) -> bytes:
+    values = struct.pack(f"<{len(indices)}I", *indices)
+    return sequence(FRAME_CONTENT, [element(DIMENSION_INDEX, b"UL", values)])
+
+
+def _identification(number: int) -> bytes:
+    """Which segment a frame is of; a label map holds all of them."""
+    named = element(SEGMENT_NUMBER, b"US", struct.pack("<H", number))
+    return sequence(SEGMENT_IDENTIFICATION, [named]) if number else b""
 
 
 def _position(source: Dataset) -> Dataset:

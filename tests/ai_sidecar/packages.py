@@ -83,6 +83,18 @@ def above(limit):
     return model(nodes, out_type=TensorProto.UINT8, constants=[number("limit", limit)])
 
 
+def two_levels(low, high):
+    """Labels: 1 above the low limit, 2 above the high one."""
+    nodes = [
+        helper.make_node("Greater", ["x", "low"], ["a"]),
+        helper.make_node("Greater", ["x", "high"], ["b"]),
+        helper.make_node("Cast", ["a"], ["one"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["b"], ["two"], to=TensorProto.UINT8),
+        helper.make_node("Add", ["one", "two"], ["y"]),
+    ]
+    return model(nodes, out_type=TensorProto.UINT8, constants=[number("low", low), number("high", high)])
+
+
 def two_channels(limit):
     """Scores of two channels, (limit - x, x - limit)."""
     nodes = [

@@ -70,7 +70,7 @@ def test_the_digest_changes_with_the_manifest(tmp_path, runtime):
         (replace('mode = "whole"', 'mode = "sliding"'), "[window] roi must be three numbers for the mode sliding."),
         (replace('decode = "labels"', 'decode = "scores"'), "[output.y] decode must be one of labels, argmax"),
         (replace('decode = "labels"', 'decode = "boxes"'), "[output.y] decode must be one of labels, argmax"),
-        (replace("[golden]", '[result]\nseg = "labelmap"\n[golden]'), '[result] seg = "labelmap" is not written yet'),
+        (replace("[golden]", '[result]\nseg = "stl"\n[golden]'), "[result] seg must be one of binary, labelmap, none."),
         (replace('"golden/input.npz" =', '"golden/../../input.npz" ='), "must be a relative path inside the package"),
         (replace('input = "golden/input.npz"', 'input = "LICENSES"'), "[golden] input must name a file of [files]."),
         (replace("opset = 18", "opset = 17"), "[model] opset is 17, but the model's is 18."),

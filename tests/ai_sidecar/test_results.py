@@ -195,6 +195,25 @@ def test_packed_frames_join_bit_by_bit():
     assert len(joined) == 2
 
 
+def test_a_label_map_holds_the_same_voxels_as_binary_segments(runtime, tmp_path):
+    stack = Stack(slices=6, size=(41, 51), spacing=(6.0, 6.0), gap=20.0)
+    second = packages.LABEL.replace("index = 1", "index = 2").replace("Dense", "Denser")
+    found = {}
+    for form in ("binary", "labelmap"):
+        more = f'{packages.LABEL}{second}\n[result]\nseg = "{form}"\n'
+        path = packages.write(tmp_path / form, packages.two_levels(-500.0, 30.0), more=more)
+        outcome = run(load(path, runtime), [stack.series()], context("ef" * 32, WHEN), runtime)
+        (tmp_path / f"{form}.dcm").write_bytes(outcome.seg.content)
+        report = pydicom.dcmread(io.BytesIO(outcome.sr.content))
+        assert report.SOPClassUID.endswith("88.34")
+        found[form] = hd.seg.segread(tmp_path / f"{form}.dcm").get_volume(combine_segments=True).array
+    assert np.array_equal(found["binary"], found["labelmap"])
+    assert set(np.unique(found["labelmap"])) == {0, 1, 2}
+    seg = pydicom.dcmread(tmp_path / "labelmap.dcm")
+    assert (seg.SegmentationType, seg.SOPClassUID) == ("LABELMAP", "1.2.840.10008.5.1.4.1.1.66.7")
+    assert [item.SegmentNumber for item in seg.SegmentSequence] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("colour", "lab"),
     [((0, 0, 0), (0, 0, 0)), ((255, 255, 255), (100, 0, 0)), ((255, 0, 0), (54.29, 80.80, 69.89)),

@@ -12,6 +12,19 @@ WHERE study_uid = %(study_uid)s AND series_uid = %(series_uid)s ORDER BY i.pk;
 SELECT i.pk FROM instance i JOIN series r ON r.pk = i.series_pk JOIN study s ON s.pk = i.study_pk
 WHERE sop_instance_uid = %(sop_instance_uid)s AND study_uid = %(study_uid)s AND series_uid = %(series_uid)s;
 
+-- name: lock_patient
+-- Holds and deletes of a patient's studies come one after another. The patient first: that is the order of locks.
+SELECT patient.pk FROM patient JOIN study ON patient_pk = patient.pk
+WHERE study_uid = %(study_uid)s FOR UPDATE OF patient;
+
+-- name: held
+-- Whether the study is under a legal hold.
+SELECT legal_hold FROM study WHERE study_uid = %(study_uid)s;
+
+-- name: hold
+-- Turn the legal hold of a study on or off.
+UPDATE study SET legal_hold = %(legal_hold)s WHERE study_uid = %(study_uid)s RETURNING patient_id;
+
 -- name: remove
 -- Out of the index, with all that this changes (functions.sql in migrations).
 SELECT patient_id, study_uid, series_uid, sop_instance_uid FROM remove_instances(%(pks)s, %(cause)s);

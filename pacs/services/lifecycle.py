@@ -7,7 +7,7 @@ from psycopg_pool import ConnectionPool
 
 from pacs.domain.events import Source
 from pacs.domain.levels import Scope
-from pacs.errors import NotFound
+from pacs.errors import Conflict, NotFound
 from pacs.index.named import queries
 from pacs.index.pool import Connection, repeated, transaction
 from pacs.services import audit
@@ -32,7 +32,7 @@ class Lifecycle:
     def delete(self, scope: Scope, source: Source) -> int:
         """Delete a study, series or instance; how many instances. Nobody finds them any more when this returns.
 
-        Raises NotFound, or Unavailable when the database is away.
+        Raises NotFound, Conflict (legal hold), or Unavailable when the database is away.
         """
         names = {
             "study_uid": scope.study_uid,
@@ -42,6 +42,9 @@ class Lifecycle:
         level = scope.level.name.lower()
 
         def remove(connection: Connection) -> int:
+            connection.execute(SQL["lock_patient"], names)
+            if connection.execute(SQL["held"], names).fetchone() == (True,):
+                raise Conflict("The study is under a legal hold; nothing of it can be deleted until that is lifted.")
             pks = [row[0] for row in connection.execute(SQL[level], names)]
             gone = connection.execute(SQL["remove"], {"pks": pks, "cause": "deleted"}).fetchall() if pks else []
             if not gone:
@@ -52,6 +55,20 @@ class Lifecycle:
         count = repeated(self._pool, remove)
         log.info("deleted", level=level, study_uid=scope.study_uid, instances=count)
         return count
+
+    def hold(self, study_uid: str, held: bool, source: Source) -> None:
+        """Put a study under legal hold, or lift it: while it is held nothing of it can be deleted or replaced.
+
+        Raises NotFound, Unavailable.
+        """
+        with transaction(self._pool) as connection:
+            names = {"study_uid": study_uid, "legal_hold": held}
+            connection.execute(SQL["lock_patient"], names)
+            row = connection.execute(SQL["hold"], names).fetchone()
+            if row is None:
+                raise NotFound("No such study is stored here.")
+            action = "hold" if held else "lift-hold"
+            audit.record(connection, [audit.row(source, action, patient_id=row[0], study_uid=study_uid)])
 
     def bury(self, grace_seconds: float = GRACE_SECONDS) -> int:
         """Unlink the files of tombstones whose grace time is over; how many. Safe to repeat after any crash.

@@ -8,7 +8,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from pacs.domain.levels import Scope
-from pacs.errors import NotFound, Refused
+from pacs.errors import Conflict, NotFound, Refused
 from tests.services.specimens import SOURCE, counters, ct, part10, put, query
 
 
@@ -127,3 +127,27 @@ def test_a_conflict_that_is_kept_leaves_the_stored_object(node):
     assert node.store.size(conflict["object_name"], "conflicts") is None
     with pytest.raises(NotFound):
         node.conflicts.resolve(conflict["id"], "kept", SOURCE)
+
+
+def test_nothing_of_a_study_under_legal_hold_is_deleted_or_replaced(node):
+    data = ct()
+    put(node, part10(data))
+    study = data.StudyInstanceUID
+    node.lifecycle.hold(study, True, SOURCE)
+    for scope in (Scope(study), Scope(study, data.SeriesInstanceUID, data.SOPInstanceUID)):
+        with pytest.raises(Conflict):
+            node.lifecycle.delete(scope, SOURCE)
+    data.PatientComments = "other"
+    incoming = node.ingest.begin(SOURCE)
+    incoming.replaces = True
+    incoming.write(part10(data))
+    with pytest.raises(Refused):
+        node.ingest.store(incoming)
+    assert put(node, part10(ct(study))).outcome == "stored"
+    node.lifecycle.hold(study, False, SOURCE)
+    assert node.lifecycle.delete(Scope(study), SOURCE) == 2
+    assert [row["action"] for row in node.audit.of_study(study)][::-1] == [
+        "store", "hold", "store", "lift-hold", "delete", "delete",
+    ]  # fmt: skip
+    with pytest.raises(NotFound):
+        node.lifecycle.hold(study, True, SOURCE)

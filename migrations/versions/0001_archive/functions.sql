@@ -259,7 +259,7 @@ END $$;
 
 -- Put an object, whose file is durable by now, in the place of the one that has its UID. `known`: the data sets are the
 -- same and the newcomer's file takes the old one's place. `replaced`: it is the new version. `differs`: the UID belongs
--- to another study, or new versions are not wanted. `gone`: nobody has the UID any more.
+-- to another study, or new versions are not wanted or forbidden by a legal hold. `gone`: nobody has the UID any more.
 CREATE FUNCTION replace_object(line text, wanted boolean) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -270,14 +270,15 @@ DECLARE
     made bigint[];
 BEGIN
     new_series := make_parents(ARRAY[item]);
-    SELECT instance.*, study_uid, series_uid INTO old
+    SELECT instance.*, study_uid, series_uid, legal_hold INTO old
     FROM instance JOIN series ON series.pk = series_pk JOIN study ON study.pk = instance.study_pk
     WHERE instance.sop_instance_uid = n.sop_instance_uid FOR UPDATE OF instance;
     IF NOT FOUND THEN
         PERFORM prune(ARRAY(SELECT pk FROM study WHERE study_uid = item -> 'study' ->> 'study_uid'));
         RETURN 'gone';
     END IF;
-    IF old.data_sha256 <> n.data_sha256 AND (NOT wanted OR old.study_uid <> item -> 'study' ->> 'study_uid') THEN
+    IF old.data_sha256 <> n.data_sha256
+       AND (NOT wanted OR old.legal_hold OR old.study_uid <> item -> 'study' ->> 'study_uid') THEN
         PERFORM prune(ARRAY(SELECT pk FROM study WHERE study_uid = item -> 'study' ->> 'study_uid'));
         RETURN 'differs';
     END IF;

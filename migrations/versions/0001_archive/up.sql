@@ -42,6 +42,7 @@ CREATE TABLE study (
     instance_count      integer NOT NULL DEFAULT 0,
     attrs               jsonb NOT NULL,  -- patient and study attributes
     demo                boolean NOT NULL DEFAULT false,
+    legal_hold          boolean NOT NULL DEFAULT false,  -- nothing of it may be deleted or replaced
     change_seq          bigint NOT NULL DEFAULT 0,  -- grows with each stored original, never with a result
     created_at          timestamptz NOT NULL DEFAULT now(),
     changed_at          timestamptz NOT NULL DEFAULT now()  -- the last stored original

@@ -16,6 +16,12 @@ def element(tag: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<2H2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
 
 
+def text_element(tag: int, vr: bytes, *values: str) -> bytes:
+    """ASCII values, padded as their VR asks (PS3.5 6.2)."""
+    text = "\\".join(values).encode("ascii")
+    return element(tag, vr, text + (b"\0" if vr == b"UI" else b" ") * (len(text) % 2))
+
+
 def long_element(tag: int, vr: bytes, value: bytes) -> bytes:
     """An element of a VR with a long length field (OB, OW, SQ, UN, ...)."""
     return struct.pack("<2H2s2xI", tag >> 16, tag & 0xFFFF, vr, len(value)) + value

@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from ai_sidecar.manifest import Label
 from ai_sidecar.results import codes
 from ai_sidecar.results.codes import coded
-from ai_sidecar.results.encoding import element, encoded, long_element, sequence
+from ai_sidecar.results.encoding import element, encoded, long_element, sequence, text_element
 from ai_sidecar.results.header import SIDECAR, Origin, begin, decimal, decimals, part10, reference
 from ai_sidecar.survey import Found
 from ai_sidecar.tables import Code
@@ -24,6 +24,9 @@ ROLE = "seg"
 PER_FRAME, PIXEL_DATA = 0x5200_9230, 0x7FE0_0010
 FRAME_CONTENT, DIMENSION_INDEX = 0x0020_9111, 0x0020_9157
 SEGMENT_IDENTIFICATION, SEGMENT_NUMBER = 0x0062_000A, 0x0062_000B
+PLANE_POSITION, IMAGE_POSITION = 0x0020_9113, 0x0020_0032
+DERIVATION_IMAGE, SOURCE_IMAGE = 0x0008_9124, 0x0008_2112
+REFERENCED_CLASS, REFERENCED_INSTANCE = 0x0008_1150, 0x0008_1155
 SEGMENT = ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment")
 POSITION = ("PlanePositionSequence", "ImagePositionPatient", "Position")
 
@@ -196,8 +199,8 @@ def _shared(origin: Origin) -> Dataset:
 
 def _frames(origin: Origin, frames: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
     """The functional groups of all frames, encoded: what frames of one slice share is encoded once."""
-    derivations = [encoded(_derivation(dataset)) for dataset in origin.datasets]
-    positions = [encoded(_position(dataset)) for dataset in origin.datasets]
+    derivations = _derivations(origin)
+    positions = [_position(dataset) for dataset in origin.datasets]
     return [
         derivations[k] + _content(*([number] if number else []), k + 1) + positions[k] + _identification(number)
         for number, k, _ in frames
@@ -215,18 +218,21 @@ def _identification(number: int) -> bytes:
     return sequence(SEGMENT_IDENTIFICATION, [named]) if number else b""
 
 
-def _position(source: Dataset) -> Dataset:
-    position, groups = Dataset(), Dataset()
-    position.ImagePositionPatient = decimals(source.ImagePositionPatient)
-    groups.PlanePositionSequence = [position]
-    return groups
+def _position(source: Dataset) -> bytes:
+    return sequence(PLANE_POSITION, [text_element(IMAGE_POSITION, b"DS", *decimals(source.ImagePositionPatient))])
 
 
-def _derivation(source: Dataset) -> Dataset:
-    image = reference(source)
-    image.PurposeOfReferenceCodeSequence = [coded(codes.SOURCE_IMAGE)]
-    image.SpatialLocationsPreserved = "YES"
-    derivation, groups = Dataset(), Dataset()
-    derivation.DerivationCodeSequence, derivation.SourceImageSequence = [coded(codes.SEGMENTATION)], [image]
-    groups.DerivationImageSequence = [derivation]
-    return groups
+def _derivations(origin: Origin) -> list[bytes]:
+    """For each slice the image that its frames come from; only the UIDs differ."""
+    same, how = Dataset(), Dataset()
+    same.PurposeOfReferenceCodeSequence = [coded(codes.SOURCE_IMAGE)]
+    same.SpatialLocationsPreserved = "YES"
+    how.DerivationCodeSequence = [coded(codes.SEGMENTATION)]
+    ends = encoded(same), encoded(how)
+    return [_derived_from(dataset, *ends) for dataset in origin.datasets]
+
+
+def _derived_from(source: Dataset, same: bytes, how: bytes) -> bytes:
+    named = text_element(REFERENCED_CLASS, b"UI", str(source.SOPClassUID))
+    named += text_element(REFERENCED_INSTANCE, b"UI", str(source.SOPInstanceUID))
+    return sequence(DERIVATION_IMAGE, [sequence(SOURCE_IMAGE, [named + same]) + how])

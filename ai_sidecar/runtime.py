@@ -79,6 +79,8 @@ class Halt:
         self.stop = stop or Never()
         self.options = ort.RunOptions()
         self.options.log_severity_level = QUIET
+        # volumes differ in shape from job to job: what the arena took for one is given back, or it would only grow
+        self.options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.stop.call(self._terminate)
 
     def check(self) -> None:
@@ -166,7 +168,6 @@ def create(model: bytes | Path, providers: Sequence[Any], threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = QUIET
-    options.enable_cpu_mem_arena = False  # volumes differ in shape from job to job: the arena would only grow
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores belong to the archive too
     source = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(source, options, providers=list(providers))

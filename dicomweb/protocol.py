@@ -8,6 +8,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES = 32 * 1024  # request line and headers
 HEAD_SECONDS = 20.0
+LINGER_SECONDS = 2.0
 PROBLEMS = {
     400: ("bad-request", "This is not HTTP/1.1."),
     408: ("too-slow", "The request's head came too slowly."),
@@ -26,6 +27,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _unparsed = 0  # bytes that came for this head so far, told or not
     _in_head = True
     _refusal = 400
+    _refused = False
+    _spoken = False  # the client has begun a request
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -37,6 +40,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         super().data_received(data)
         if self._in_head and self._deadline is not None and not self.transport.is_closing():
             # a header that never ends is never told: what came counts by itself
@@ -45,6 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(431)
 
     def on_message_begin(self) -> None:
+        self._spoken = True
         super().on_message_begin()
         self._expect_head()
 
@@ -81,11 +87,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, status: int) -> None:
-        """Say why, and close. A client that has said nothing yet is closed without a word."""
+        """Say why, and close. A client that has said nothing yet is closed without a word.
+
+        One that is still talking is listened to for a moment: closing at once would reset the connection under it.
+        """
         self._head_is_here()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refused:
             return
-        if self.headers is not None:
+        self._refused = True
+        if self._spoken:
             word, message = PROBLEMS[status]
             body = orjson.dumps({"error": word, "message": message, "request_id": ""})
             head: list[Any] = [
@@ -94,4 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 b"content-length: %d\r\n\r\n" % len(body),
             ]
             self.transport.write(b"".join([*head, body]))
-        self.transport.close()
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()

@@ -70,11 +70,11 @@ def test_d16_pixel_data_is_named_and_fetched(http: httpx.Client, items: list[Dat
         element = metadata(http, path(item))[0]["7FE00010"]
         assert set(element) == {"vr", "BulkDataURI"}
         assert element["BulkDataURI"].startswith(f"http://127.0.0.1:{port}/dicom-web{path(item)}/")
-        answer = httpx.get(element["BulkDataURI"])
+        answer = http.get(element["BulkDataURI"])
         assert (answer.status_code, answer.content) == (200, item.PixelData)
         assert answer.headers["content-type"].startswith("application/octet-stream")
         wanted = 'multipart/related; type="application/octet-stream"'
-        assert [content for _, content in parts(httpx.get(element["BulkDataURI"], headers={"Accept": wanted}))] == [
+        assert [content for _, content in parts(http.get(element["BulkDataURI"], headers={"Accept": wanted}))] == [
             item.PixelData
         ]
 
@@ -86,11 +86,11 @@ def test_d16_a_host_without_port_takes_the_listening_one(http: httpx.Client, ite
 
 def test_d16_ranges_and_validators_of_bulk_data(http: httpx.Client, items: list[Dataset]) -> None:
     uri = metadata(http, path(items[0]))[0]["7FE00010"]["BulkDataURI"]
-    part = httpx.get(uri, headers={"Range": "bytes=3-8"})
+    part = http.get(uri, headers={"Range": "bytes=3-8"})
     assert (part.status_code, part.content) == (206, items[0].PixelData[3:9])
     assert part.headers["content-range"] == f"bytes 3-8/{len(items[0].PixelData)}"
-    assert httpx.get(uri, headers={"Range": "bytes=99999-"}).status_code == 416
-    assert httpx.get(uri, headers={"If-None-Match": part.headers["etag"]}).status_code == 304
+    assert http.get(uri, headers={"Range": "bytes=99999-"}).status_code == 416
+    assert http.get(uri, headers={"If-None-Match": part.headers["etag"]}).status_code == 304
 
 
 @pytest.mark.parametrize("resource", ["bulkdata", "pixeldata"])

@@ -88,7 +88,7 @@ def test_other_content_under_a_known_uid_is_kept_out(http: httpx.Client, store: 
     assert value(failed, "00081197") == 0x0111
     assert as_stored(http, path(item)) == part10(item)
     api = str(http.base_url).replace("/dicom-web/", "/api/v1")
-    refusal = httpx.get(f"{api}/refusals/{value(failed, '00091001')}")
+    refusal = http.get(f"{api}/refusals/{value(failed, '00091001')}")
     assert refusal.status_code == 200
     assert refusal.json()["reason"] == "duplicate"
     assert refusal.json()["sop_instance_uid"] == item.SOPInstanceUID

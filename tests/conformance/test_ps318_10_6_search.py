@@ -71,7 +71,7 @@ def test_d01_empty_required_keys_are_present_without_value(http: httpx.Client, s
 
 def test_d01_retrieve_url_leads_to_the_study(http: httpx.Client, studies: list[Dataset]) -> None:
     for row in search(http, "/studies"):
-        assert httpx.get(value(row, "00081190") + "/metadata").status_code == 200
+        assert http.get(value(row, "00081190") + "/metadata").status_code == 200
 
 
 def test_d02_no_match_is_200_with_an_empty_list(http: httpx.Client, studies: list[Dataset]) -> None:

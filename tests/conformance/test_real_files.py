@@ -45,12 +45,14 @@ def test_no_file_makes_the_server_fail(outcomes: dict[Path, httpx.Response]) -> 
     assert sum(answer.status_code == 200 for answer in outcomes.values()) > 300
 
 
-def test_every_refusal_has_a_reason_that_can_be_looked_up(port: int, outcomes: dict[Path, httpx.Response]) -> None:
+def test_every_refusal_has_a_reason_that_can_be_looked_up(
+    http: httpx.Client, port: int, outcomes: dict[Path, httpx.Response]
+) -> None:
     for file, answer in outcomes.items():
         if answer.status_code == 409:
             found: dict[str, Any] = answer.json()
             [item] = (found.get("00081198") or found["0008119A"])["Value"]
-            refusal = httpx.get(f"http://127.0.0.1:{port}/api/v1/refusals/{value(item, '00091001')}")
+            refusal = http.get(f"http://127.0.0.1:{port}/api/v1/refusals/{value(item, '00091001')}")
             assert refusal.json()["reason"] == value(item, "00091002"), file.name
 
 
@@ -63,7 +65,7 @@ def test_what_was_stored_is_given_back_bit_for_bit(
         url = value(outcomes[file].json()["00081199"]["Value"][0], "00081190")
         named = syntax or ImplicitVRLittleEndian  # what files without file meta information are taken for
         wanted = ", ".join(f"application/dicom; transfer-syntax={uid}" for uid in (named, "*"))
-        answer = httpx.get(url, headers={"Accept": wanted})
+        answer = http.get(url, headers={"Accept": wanted})
         assert answer.status_code == 200, (file.name, answer.text)
         sent = file.read_bytes()
         if any(sent[:PREAMBLE]) or sent[PREAMBLE:132] != b"DICM":

@@ -2,8 +2,8 @@
 
 Sizes and spacings are in tensor order, slowest axis first (slice, row, column); 0 in `spacing_mm` keeps the native
 spacing of that axis. `orientation` names the directions in which column, row and slice grow (`LPS`: to the patient's
-left, to the back, to the head). With `decode = "argmax"` channel c is label c, with `threshold` channel c is label
-c + 1.
+left, to the back, to the head); without it volumes come as LPS, slices as they were taken. With `decode = "argmax"`
+channel c is label c, with `threshold` channel c is label c + 1.
 """
 
 import re
@@ -93,7 +93,7 @@ class Input:
 
     layout: str = rule(choices=("NCDHW", "NCHW"))
     dtype: str = rule("float32", choices=DTYPES)
-    orientation: str = rule("LPS", check=_orientation)
+    orientation: str = rule("", check=lambda value: _orientation(value) if value else None)
     spacing_mm: tuple[float, ...] = rule((), check=lambda value: _sizes(0, 100)(value) if value else None)
     resample: str = rule("linear", choices=("linear", "nearest"))
     values: str = rule("hu", choices=("hu", "stored"))

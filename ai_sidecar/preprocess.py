@@ -16,6 +16,7 @@ from ai_sidecar.volume import Grid, Volume
 Floats = NDArray[np.float32]
 SLAB_BYTES = 64 << 20  # of float32 at the source's resolution, at a time
 SAME_SCALE = 1e-4
+PATIENT = "LPS"
 DIRECTIONS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
@@ -48,8 +49,8 @@ class Mapped:
 
 def mapping(grid: Grid, tensor: Input, window: Window) -> Mapped:
     """How a grid comes to the orientation and spacing that a manifest asks for."""
-    volume = tensor.layout == "NCDHW"
-    axes, flips = _oriented(grid, tensor.orientation) if volume else ((0, 1, 2), (False, False, False))
+    orientation = tensor.orientation or (PATIENT if tensor.layout == "NCDHW" else "")
+    axes, flips = _oriented(grid, orientation) if orientation else ((0, 1, 2), (False, False, False))
     scales = [1.0, 1.0, 1.0]
     wanted = _wanted(grid, tensor, window, axes)
     for axis, size in enumerate(grid.shape):

@@ -3,7 +3,8 @@
     python -m ai_sidecar.reference.ct_lung_body OUTDIR
 
 writes the package `OUTDIR/ct-lung-body/1.0.0`, the same bytes every time. The model (opset 18) takes Hounsfield units
-(1, 1, slice, row, column) at 1.5 mm in the plane; all its kernels lie in the plane, so any distance of slices will do:
+(slice, 1, row, column) at 1.5 mm in the plane, a few slices at a time; it looks at each slice alone, so any distance
+between slices will do:
 
 1. Air is below -400 HU. The air around the patient grows from the border of each slice until nothing changes: on
    quarter-size masks, where only cells full of air count, then by 8 steps at full size.
@@ -34,7 +35,7 @@ NAME, VERSION = "ct-lung-body", "1.0.0"
 
 
 def golden_input() -> NDArray[np.float32]:
-    """A small chest, (1, 1, 6, 80, 100) Hounsfield units: body, table, two lungs, vessels, airway, gas in the bowel."""
+    """A small chest, (6, 1, 80, 100) Hounsfield units: body, table, two lungs, vessels, airway, gas in the bowel."""
     y, x = np.mgrid[0:80, 0:100].astype(np.float32)
     values = np.full((6, 80, 100), -1000, np.int16)
     for k in range(6):
@@ -48,7 +49,7 @@ def golden_input() -> NDArray[np.float32]:
         plane[(x - 50) ** 2 + (y - 30) ** 2 < 16] = -1000 if k > 2 else 40
         if k == 0:
             plane[((x - 62) / 9) ** 2 + ((y - 30) / 7) ** 2 < 1] = -995
-    return values[None, None].astype(np.float32)
+    return values[:, None].astype(np.float32)
 
 
 def golden_npz(array: NDArray[np.float32], tensor: str = "hu") -> bytes:
@@ -114,7 +115,7 @@ choose = "thinnest"
 
 # The kernels of the model are in voxels of 1.5 mm: this spacing is part of it. Slices stay as they are.
 [input.hu]
-layout = "NCDHW"
+layout = "NCHW"
 dtype = "float32"
 orientation = "LPS"
 spacing_mm = [0.0, 1.5, 1.5]
@@ -124,7 +125,8 @@ ops = [{ clip = [-1024.0, 3071.0] }]
 pad_value = -1024.0
 
 [window]
-mode = "whole"
+mode = "slice"
+batch = 16
 
 [output.labels]
 activation = "none"

@@ -66,16 +66,12 @@ class Builder:
 def build() -> bytes:
     """The model's bytes."""
     b = Builder()
-    shape = b.add("Shape", "hu")
-    slices = b.add("Concat", b.add("Gather", shape, b.constant([2], np.int64)), b.constant([1], np.int64),
-                   b.add("Gather", shape, b.constant([3, 4], np.int64)), axis=0)  # fmt: skip
-    hu = b.add("Reshape", "hu", slices)
-    air = b.mask(b.add("Less", hu, b.constant(AIR_HU)))
+    air = b.mask(b.add("Less", "hu", b.constant(AIR_HU)))
     body = _body(b, air)
-    lung = _lung(b, hu, air, body)
+    lung = _lung(b, air, body)
     labels = _labels(b, body, lung)
-    b.add("Reshape", b.add("Cast", labels, to=TensorProto.UINT8), shape, name="labels")
-    axes: list[str | int] = [1, 1, "slices", "rows", "columns"]
+    b.add("Cast", labels, to=TensorProto.UINT8, name="labels")
+    axes: list[str | int] = ["slices", 1, "rows", "columns"]
     graph = helper.make_graph(
         b.nodes, "ct-lung-body", [helper.make_tensor_value_info("hu", FLOAT, axes)],
         [helper.make_tensor_value_info("labels", TensorProto.UINT8, axes)], b.initializers(),
@@ -129,8 +125,8 @@ def _flood(b: Builder, seed: str, within: str) -> str:
     return b.add("Loop", "", b.constant(True, np.bool_), seed, body=body)
 
 
-def _lung(b: Builder, hu: str, air: str, body: str) -> str:
-    bright = b.mask(b.add("Greater", hu, b.constant(DARKEST_LUNG_HU)))
+def _lung(b: Builder, air: str, body: str) -> str:
+    bright = b.mask(b.add("Greater", "hu", b.constant(DARKEST_LUNG_HU)))
     dark = b.add("Mul", b.add("Mul", air, bright), body)
     return b.add("Mul", b.closed(b.opened(dark, LUNG_OPENING), LUNG_CLOSING), body)
 

@@ -8,7 +8,7 @@ the same one. Results that are hidden (rejected or superseded, ai.md) do not exi
 they are neither found nor counted, nor is a series or study that holds nothing else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule, rule_of
 from pacs.domain.levels import Level
 from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
 from pacs.domain.query import Condition, Query
-from pacs.index.computed import SHOWN, computed
+from pacs.index.computed import SHOWN, SHOWN_IN_LISTS, computed
 from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
 
 TABLES: Mapping[Level, str] = {
@@ -73,7 +73,7 @@ _SOURCES: Mapping[Level, Composable] = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with its values. Its rows are the outputs, in their order."""
+    """A statement with its values. Its rows are the outputs."""
 
     text: Composed
     values: dict[str, Any]
@@ -92,10 +92,8 @@ class _Criteria:
         return {attribute.level for attribute, _ in self.columns} | set(self.json)
 
 
-def compile_query(
-    query: Query, outputs: Sequence[Composable], *, limit: int, joins: Composable | None = None
-) -> Statement:
-    """The statement that answers a query with these output expressions over p, t, s and i, `limit` rows at most.
+def compile_query(query: Query, outputs: Composable, *, limit: int, joins: Composable | None = None) -> Statement:
+    """The statement that answers a query with these outputs, a list over p, t, s and i, `limit` rows at most.
 
     Raises BadRequest for a key whose value is malformed (`pacs.domain.matching.parse`).
     """
@@ -103,12 +101,12 @@ def compile_query(
     parameters = Parameters()
     level = query.level
     where = _where(parameters, criteria, query)
-    order = (_NARROW if _is_narrow(criteria) else _WIDE)[level]
+    order = (_NARROW if _names(criteria, UIDS) else _WIDE)[level]
     text = SQL(
         "SELECT {outputs} FROM (SELECT {alias}.pk AS page_pk FROM {source} WHERE {where} ORDER BY {order} "
         "LIMIT {limit} OFFSET {offset}) AS page JOIN {source} ON {alias}.pk = page.page_pk {joins} ORDER BY {order}"
     ).format(
-        outputs=SQL(", ").join(outputs),
+        outputs=outputs,
         alias=SQL(ALIASES[level]),
         source=_SOURCES[level],
         where=where,
@@ -161,11 +159,14 @@ def _name(condition: Condition) -> str:
     return ".".join(keyword_for_tag(tag) or f"{tag:08X}" for tag in condition.path)
 
 
-def _is_narrow(criteria: _Criteria) -> bool:
-    """Whether one study, series or instance is named: its few rows can be sorted."""
-    uids = {"study_uid", "series_uid", "sop_instance_uid"}
+UIDS = frozenset({"study_uid", "series_uid", "sop_instance_uid"})
+FEW = UIDS | {"patient_id", "accession_number"}  # columns of which one value finds few rows
+
+
+def _names(criteria: _Criteria, columns: frozenset[str]) -> bool:
+    """Whether a key names one value of one of these columns."""
     return any(
-        attribute.column in uids and isinstance(predicate, AnyOf) and len(predicate.values) == 1
+        attribute.column in columns and isinstance(predicate, AnyOf) and len(predicate.values) == 1
         for attribute, predicate in criteria.columns
     )
 
@@ -179,7 +180,7 @@ def _where(parameters: Parameters, criteria: _Criteria, query: Query) -> Composa
     if any(level > query.level for level in criteria.levels()):
         parts.append(_below(parameters, criteria, query))
     if not query.show_hidden:
-        parts.append(SHOWN[query.level])
+        parts.append((SHOWN if _names(criteria, FEW) else SHOWN_IN_LISTS)[query.level])
     return conjunction(parts)
 
 

@@ -16,20 +16,27 @@ _HIDDEN_IN_STUDY = SQL("(SELECT count(*) FROM instance AS h WHERE h.study_pk = t
 _HIDDEN_IN_SERIES = SQL(
     "(SELECT count(*) FROM instance AS h WHERE h.study_pk = s.study_pk AND h.series_pk = s.pk AND h.hidden)"
 )
-# the list of all that hide something is hashed once for a statement, so that skipping a row costs next to nothing
-_STUDY_SHOWN = SQL(
-    "(t.pk NOT IN (SELECT h.study_pk FROM instance AS h WHERE h.hidden) OR t.instance_count > {})"
-).format(_HIDDEN_IN_STUDY)
-_SERIES_SHOWN = SQL(
-    "(s.pk NOT IN (SELECT h.series_pk FROM instance AS h WHERE h.hidden) OR s.instance_count > {})"
-).format(_HIDDEN_IN_SERIES)
+_STUDY_SHOWN = SQL("t.instance_count > {}").format(_HIDDEN_IN_STUDY)
 
-# what makes a row exist for a caller who does not see hidden results
+# what makes a row exist for a caller who does not see hidden results: found out for each row
 SHOWN: Mapping[Level, Composable] = {
     Level.PATIENT: SQL("EXISTS (SELECT FROM study AS t WHERE t.patient_pk = p.pk AND {})").format(_STUDY_SHOWN),
     Level.STUDY: _STUDY_SHOWN,
-    Level.SERIES: _SERIES_SHOWN,
+    Level.SERIES: SQL("s.instance_count > {}").format(_HIDDEN_IN_SERIES),
     Level.INSTANCE: SQL("NOT i.hidden"),
+}
+# the same for long lists: the few without anything to show are listed once, and the rows that a page skips are read
+# from the index alone
+SHOWN_IN_LISTS: Mapping[Level, Composable] = {
+    **SHOWN,
+    Level.STUDY: SQL(
+        "t.pk NOT IN (SELECT z.pk FROM (SELECT h.study_pk, count(*) AS n FROM instance AS h WHERE h.hidden "
+        "GROUP BY h.study_pk) AS few JOIN study AS z ON z.pk = few.study_pk WHERE z.instance_count <= few.n)"
+    ),
+    Level.SERIES: SQL(
+        "s.pk NOT IN (SELECT z.pk FROM (SELECT h.series_pk, count(*) AS n FROM instance AS h WHERE h.hidden "
+        "GROUP BY h.series_pk) AS few JOIN series AS z ON z.pk = few.series_pk WHERE z.instance_count <= few.n)"
+    ),
 }
 
 _SERIES_LEFT = SQL(

@@ -4,8 +4,10 @@ A row is put together from the `attrs` of its levels, from what the index comput
 for an attribute that the index does not know, from the instance's whole metadata where it has been derived already.
 """
 
+import gc
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,29 +57,56 @@ def find(connection: Connection[Any], query: Query, *, limit: int) -> tuple[list
 
     Raises BadRequest for a malformed key.
     """
-    plan = _Plan(query)
+    plan = _plan(query.level, _asked(query), query.include_all, query.parents, query.show_hidden)
     statement = compile_query(query, plan.outputs, limit=limit, joins=_DERIVED if plan.unknown else None)
     with connection.cursor(row_factory=tuple_row) as cursor:
         set_json_loads(lru_cache(_PARENTS)(orjson.loads), cursor)  # rows of one parent come one after another
         # every text is another one and wants a plan for its own values
         cursor.execute(statement.text, statement.values, prepare=False)
-        rows = [plan.row(found) for found in cursor]
+        with _collector_paused():
+            rows = [plan.row(found) for found in cursor]
     return rows, statement.warnings
 
 
-class _Plan:
-    """Which output expressions a query needs, and the fields of its rows in ascending order."""
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection meanwhile: it would look at the growing answer again and again, half of the whole time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
-    def __init__(self, query: Query) -> None:
-        self.outputs: list[Composable] = []
-        self._query = query
-        asked = {path[0] for path in (*query.include, *(condition.path for condition in query.conditions))}
-        self.unknown = sorted(asked - BY_TAG.keys() - NOT_OURS) if query.level is Level.INSTANCE else []
-        fields = [self._field(attribute) for attribute in ATTRIBUTES if self._is_shown(attribute, asked)]
-        if query.level > Level.PATIENT:
+
+def _asked(query: Query) -> frozenset[int]:
+    """The attributes that the caller names, as fields or as keys."""
+    return frozenset(path[0] for path in (*query.include, *(condition.path for condition in query.conditions)))
+
+
+@lru_cache(maxsize=128)  # clients ask in few forms
+def _plan(level: Level, asked: frozenset[int], include_all: bool, parents: bool, show_hidden: bool) -> "_Plan":
+    return _Plan(level, asked, include_all=include_all, parents=parents, show_hidden=show_hidden)
+
+
+class _Plan:
+    """Which outputs of a statement an answer needs, and the fields of its rows in ascending order."""
+
+    def __init__(
+        self, level: Level, asked: frozenset[int], *, include_all: bool, parents: bool, show_hidden: bool
+    ) -> None:
+        self._level, self._asked = level, asked
+        self._all, self._parents, self._show_hidden = include_all, parents, show_hidden
+        self._expressions: list[Composable] = []
+        self.unknown = sorted(asked - BY_TAG.keys() - NOT_OURS) if level is Level.INSTANCE else []
+        fields = [self._field(attribute) for attribute in ATTRIBUTES if self._is_shown(attribute)]
+        if level > Level.PATIENT:
             fields.append(Field(f"{INSTANCE_AVAILABILITY:08X}", lambda _: ONLINE))
         self._fields = sorted(fields, key=lambda field: field.hex)
         self._metadata = self._output(SQL("d.metadata")) if self.unknown else 0
+        self.outputs = SQL(SQL(", ").join(self._expressions).as_string(None))
 
     def row(self, found: Sequence[Any]) -> Row:
         """A row of the answer, its keys ascending."""
@@ -87,32 +116,31 @@ class _Plan:
             return dict(sorted(row.items()))
         return row
 
-    def _is_shown(self, attribute: Attribute, asked: set[int]) -> bool:
-        level = self._query.level
-        if attribute.level > level:
+    def _is_shown(self, attribute: Attribute) -> bool:
+        if attribute.level > self._level:
             return False
-        if attribute.level is Level.PATIENT and level is not Level.PATIENT and not attribute.stored:
-            return False  # counts of the whole patient: below its level no statement joins the patient
-        above = max(attribute.level, Level.STUDY) < level  # a study's answer has its patient's attributes as its own
-        by_default = attribute.shown is not Shown.ASKED or self._query.include_all
-        named = attribute in NAMES or attribute.tag in asked
-        return named or (by_default and (self._query.parents or not above))
+        above = (
+            max(attribute.level, Level.STUDY) < self._level
+        )  # a study's answer has its patient's attributes as its own
+        by_default = attribute.shown is not Shown.ASKED or self._all
+        named = attribute in NAMES or attribute.tag in self._asked
+        return named or (by_default and (self._parents or not above))
 
     def _field(self, attribute: Attribute) -> Field:
         if attribute in NAMES:
             return Field(attribute.hex, _listed(attribute, self._output(SQL(NAMES[attribute]))))
         if not attribute.stored:
-            expression = computed(attribute, self._query.level, show_hidden=self._query.show_hidden)
+            expression = computed(attribute, self._level, show_hidden=self._show_hidden)
             take = _counted if attribute.rule is Rule.NUMBER else _listed
             return Field(attribute.hex, take(attribute, self._output(expression)))
-        alias = attributes_of(attribute.level, self._query.level)
+        alias = attributes_of(attribute.level, self._level)
         return Field(attribute.hex, _kept(attribute, self._output(SQL("{}.attrs").format(SQL(alias)))))
 
     def _output(self, expression: Composable) -> int:
-        """The place of an expression in the rows of the database; asked for twice it stands there once."""
-        if expression not in self.outputs:
-            self.outputs.append(expression)
-        return self.outputs.index(expression)
+        """The place of an expression in the rows of the statement; asked for twice it stands there once."""
+        if expression not in self._expressions:
+            self._expressions.append(expression)
+        return self._expressions.index(expression)
 
 
 def _kept(attribute: Attribute, place: int) -> Callable[[Sequence[Any]], Element | None]:

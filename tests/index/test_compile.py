@@ -61,7 +61,7 @@ def query(level: Level, *conditions: tuple[str, str], limit: int | None = 101) -
 
 
 def plan(connection: psycopg.Connection[Any], asked: Query) -> str:
-    outputs = [SQL("p.pk" if asked.level is Level.PATIENT else "t.pk")]
+    outputs = SQL("p.pk" if asked.level is Level.PATIENT else "t.pk")
     statement = compile_query(asked, outputs, limit=asked.limit or 100)
     text = SQL("EXPLAIN {}").format(statement.text)
     return "\n".join(row[0] for row in connection.execute(text, statement.values, prepare=False))
@@ -100,7 +100,7 @@ def test_values_never_stand_in_the_text(connection: psycopg.Connection[Any]) -> 
     for attribute in ATTRIBUTES:
         if attribute.rule in (*WILD, Rule.EXACT) and attribute.tag not in (CHARACTER_SET, TIMEZONE):
             asked = Query(attribute.level, (Condition((attribute.tag,), (nasty,)),))
-            statement = compile_query(asked, [SQL("1")], limit=1)
+            statement = compile_query(asked, SQL("1"), limit=1)
             assert "DROP TABLE" not in statement.text.as_string(connection)
             assert connection.execute(statement.text, statement.values).fetchall() == []
 
@@ -123,5 +123,5 @@ def test_every_attribute_can_be_a_key_at_every_level(connection: psycopg.Connect
         forms = [value, f'{value}\\""', *([f"{value}*"] if attribute.rule in WILD else [])]
         for form in [] if attribute.rule is Rule.SEQUENCE else forms:
             asked = Query(level, (Condition((attribute.tag,), (form,)),), show_hidden=form is value)
-            statement = compile_query(asked, [SQL("1")], limit=1)
+            statement = compile_query(asked, SQL("1"), limit=1)
             connection.execute(statement.text, statement.values).fetchall()

@@ -147,7 +147,7 @@ class Settings:
     disk_reserve_gb: float = row(
         "Storage", "Below this much free disk, in GiB, new objects are refused; reads go on.", 2.0, limits=(0, 1e6)
     )
-    enable_demo_data: bool = row("Storage", "Seed marked demo studies at start.", False, effective=False)
+    enable_demo_data: bool = row("Storage", "Seed marked demo studies at start.", False)
     ai_enabled: bool = row("AI", "Run models on what is stored.", True)
     ai_device: str = row(
         "AI",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from psycopg_pool import ConnectionPool
 
@@ -9,8 +10,12 @@ from pacs.domain.events import Source
 from pacs.domain.levels import Scope
 from pacs.index.named import queries
 from pacs.services import phantom
+from pacs.services.duties import Duty
 from pacs.services.ingest import Ingest
 from pacs.services.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from pacs.node import Node
 
 SOURCE = Source("demo", "demo", "")
 STUDIES = (
@@ -21,6 +26,7 @@ STUDIES = (
     ),
 )
 SQL = queries("demo")
+A_YEAR = 365.0 * 24 * 3600  # once at the start; a node that runs for a year may check again
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +81,13 @@ def _own_instances(pool: ConnectionPool, study_uid: str) -> list[Scope]:
         rows = connection.execute(SQL["demo_instances"], {"study_uid": study_uid}).fetchall()
         connection.execute(SQL["unmark_demo_study"], {"study_uid": study_uid})
     return [Scope(*row) for row in rows]
+
+
+def seed_when_enabled(node: "Node") -> None:
+    """Seed at the start of a node that has ENABLE_DEMO_DATA set; what is there already is known, not stored again."""
+    if node.settings.enable_demo_data:
+        for _ in seed(node.ingest, node.pool):
+            pass
+
+
+DUTIES = (Duty("demo", A_YEAR, seed_when_enabled),)

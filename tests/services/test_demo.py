@@ -1,5 +1,7 @@
 """Demo data: seeded twice it is there once, and a purge takes it and nothing else."""
 
+import dataclasses
+
 import pytest
 
 from pacs.domain.events import Source
@@ -54,3 +56,14 @@ def test_purge_keeps_what_somebody_added_to_a_demo_study(node):
     store(node, added)
     assert demo.purge(node.lifecycle, node.pool) == 3
     assert counts(node) == {longer.study_uid: 1}
+
+
+def test_node_with_demo_data_enabled_seeds_at_its_start_and_another_does_not(node, monkeypatch):
+    monkeypatch.setattr(demo, "STUDIES", SMALL)
+    monkeypatch.setattr(demo.seed, "__defaults__", (SMALL,))
+    demo.seed_when_enabled(node)
+    assert counts(node) == {}
+    enabled = dataclasses.replace(node.settings, enable_demo_data=True)
+    monkeypatch.setattr(node, "settings", enabled)
+    demo.seed_when_enabled(node)
+    assert counts(node) == {study.study_uid: 3 for study in SMALL}

@@ -23,6 +23,7 @@ from ai_sidecar.survey import Found, survey
 from ai_sidecar.volume import arrange, line_up
 
 Array = NDArray[Any]
+HIGHEST = "Every image was looked at on its own; of each finding the highest score counts."
 
 
 @dataclass(slots=True)
@@ -100,7 +101,8 @@ def _report(given: _Run, origin: Origin, assembled: Assembled) -> tuple[sr.Repor
     comments = tuple(dict.fromkeys(told))
     if given.package.manifest.model.task == "classification":
         scores = _classify(given, assembled)
-        return sr.Report(scores=scores, comments=comments), None, None
+        several = given.package.manifest.window.mode == "slice" and len(assembled.datasets) > 1
+        return sr.Report(scores=scores, comments=(*comments, HIGHEST) if several else comments), None, None
     if given.package.manifest.model.task == "detection":
         boxes = _detect(given, assembled)
         missing = [one for one in given.package.manifest.labels if all(box.label != one for box in boxes)]

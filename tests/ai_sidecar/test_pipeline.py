@@ -310,3 +310,35 @@ def test_a_box_lies_in_the_patient_where_the_thing_is(axes, orientation, tmp_pat
     assert corners.max(axis=0) == pytest.approx([44, -6, 34], abs=3.1)
     assert float(group.ContentSequence[-1].MeasuredValueSequence[0].NumericValue) == pytest.approx(90)
     assert outcome.seg is None
+
+
+def test_errors_and_evidence_hold_nothing_of_the_patient(chest, runtime):
+    def planted(breaks):
+        def change(k, dataset):
+            dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = "CANARY^NAME", "CANARYID", "CANARYACC"
+            dataset.PatientBirthDate = "19010203"
+            breaks(k, dataset)
+
+        return change
+
+    def cut(k, dataset):
+        dataset.PixelData = dataset.PixelData[:10]
+
+    def moved(k, dataset):
+        dataset.ImagePositionPatient = [0, 0, 0]
+
+    def wrong(k, dataset):
+        dataset.RescaleType = "CANARY"
+
+    def fine(k, dataset):
+        dataset.FrameOfReferenceUID = f"1.2.{k}"
+
+    said = []
+    for breaks in (cut, moved, wrong, fine):
+        stack = Stack(slices=6, size=(64, 64), spacing=(6.0, 6.0), gap=28.0, change=planted(breaks))
+        try:
+            said += everything(stack, chest, runtime).evidence
+        except (Unsuitable, RunFailed) as error:
+            said.append(error.message)
+    assert len(said) == 4
+    assert not any("CANARY" in sentence or "19010203" in sentence for sentence in said)

@@ -4,6 +4,7 @@ A field's annotation says what its key holds; `rule(...)` adds what an annotatio
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, get_type_hints
@@ -125,6 +126,8 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Wrong("a number")
+    if not math.isfinite(value):
+        raise Wrong("a finite number")
     return float(value)
 
 

@@ -16,6 +16,8 @@ from ai_sidecar.spool import Spool
 from pacs.domain.jobs import Decision, Lease, Result, Work
 from pacs.node import Node
 
+SOFTWARE_VERSION = "software_version"  # in a job's evidence, frozen when it is planned
+
 
 class LocalBench:
     """The packages, the device, and the node as a source of images and a door for results."""
@@ -37,8 +39,12 @@ class LocalBench:
         series = self.local.facts(work.study_uid)
         decided = selection.plan(self.shelf.enabled(work.model), series)
         limit = self.settings.ai_job_timeout_seconds
-        limited = [replace(one, timeout_s=min(one.timeout_s, limit)) for one in decided]
-        return [*limited, *self.shelf.not_enabled(work.model)]
+        # results name the software that made them: a retry after an upgrade must still write the same bytes
+        made_by = {SOFTWARE_VERSION: version("filmroom")}
+        frozen = [
+            replace(one, timeout_s=min(one.timeout_s, limit), evidence={**one.evidence, **made_by}) for one in decided
+        ]
+        return [*frozen, *self.shelf.not_enabled(work.model)]
 
     def run(self, lease: Lease, stop: Stop) -> Outcome:
         """One job. Raises Unsuitable, RunFailed, Interrupted, and what reading the images raises."""
@@ -66,5 +72,5 @@ def _context(lease: Lease) -> JobContext:
         frozen_at=lease.frozen_at,
         parameters=lease.parameters,
         predecessor=lease.predecessor,
-        software_version=version("filmroom"),
+        software_version=lease.evidence[SOFTWARE_VERSION],
     )

@@ -106,7 +106,7 @@ min_ort = "1.17"
 [select]
 modality = ["CT"]
 sop_classes = ["1.2.840.10008.5.1.4.1.1.2"]
-body_part = ["*CHEST*", "*THORAX*", "*LUNG*", '""']
+body_part = ["*CHEST*", "*THORAX*", "*LUNG*"]  # an unnamed part may be a head: no result is better than a wrong one
 rows = [64, 2048]
 min_slices = 6
 max_slices = 2000

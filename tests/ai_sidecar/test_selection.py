@@ -70,9 +70,18 @@ def test_a_missing_slice_may_still_come(chest):
     assert (decision.reason, decision.may_come) == ("missing_slices", True)
 
 
-def test_an_absent_body_part_is_taken_where_the_manifest_says_so(chest):
+def test_an_absent_body_part_is_no_chest(chest):
     (decision,) = plan([chest], [series(BodyPartExamined=())])
-    assert decision.reason == ""
+    assert decision.reason == "body_part"
+
+
+def test_an_absent_body_part_is_taken_where_the_manifest_says_so(tmp_path):
+    either = 'min_slices = 2\nbody_part = ["*CHEST*", \'""\']'
+    path = packages.write(tmp_path, packages.above(0.0), edit=lambda text: text.replace("min_slices = 2", either))
+    package = load(path, Runtime("cpu", threads=1))
+    for part, reason in ((), ""), (("CHEST",), ""), (("HEAD",), "body_part"):
+        (decision,) = plan([package], [series(BodyPartExamined=part)])
+        assert decision.reason == reason
 
 
 def test_the_thinnest_series_is_chosen_and_the_others_say_why_not(chest):

@@ -28,8 +28,8 @@ from dicomweb import (
     ops,
     problems,
     qido,
+    rendered,
     stow,
-    unbuilt,
     wado,
     wadouri,
 )
@@ -98,9 +98,9 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", f"{SERIES}/pixeldata", bulkdata.retrieve_pixels, "retrieve"),
     Row("GET", f"{INSTANCE}/pixeldata", bulkdata.retrieve_pixels, "retrieve"),
     *(
-        Row("GET", f"{place}/{kind}", unbuilt.rendering, "retrieve")
+        Row("GET", f"{place}/{kind}", handler, "retrieve")
         for place in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/frames/{{frames}}")
-        for kind in ("rendered", "thumbnail")
+        for kind, handler in (("rendered", rendered.retrieve), ("thumbnail", rendered.thumbnail))
     ),
     Row("GET", "/wado", wadouri.retrieve, "retrieve"),
     # not of the standard

@@ -1,7 +1,7 @@
 """WADO-RS frames: cut out as stored, or decoded to plain little-endian samples (PS3.18 10.4.1.1.6, 8.7.3)."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,8 @@ from pacs.errors import BadRequest, NotAcceptable, NotFound
 if TYPE_CHECKING:
     from pacs.node import Node
     from pacs.services.retrieve import StoredInstance
+
+Decode = Callable[[bytes, Description, str], pixels.Decoded]
 
 MOST_FRAMES = 10_000  # in one list
 
@@ -146,13 +148,13 @@ class Cutter:
     def _decode(self, number: int) -> bytes:
         found = self.node.retrieve.frames(self.instance, [number])
         [stream] = found.parts
-        return _plain(stream, found.attributes, found.transfer_syntax_uid)
+        return _plain(stream, found.attributes, found.transfer_syntax_uid, self.node.decoders.decode)
 
 
-def _plain(content: bytes, description: Description, transfer_syntax_uid: str) -> bytes:
+def _plain(content: bytes, description: Description, transfer_syntax_uid: str, decode: Decode) -> bytes:
     """A compressed frame as plain little-endian samples, planes apart where the object says so."""
     try:
-        samples = pixels.decode(content, description, transfer_syntax_uid).samples
+        samples = decode(content, description, transfer_syntax_uid).samples
     except pixels.Undecodable as error:
         raise NotAcceptable(
             f"A frame cannot be decoded: {error.message}; transfer-syntax=* gives it as stored."

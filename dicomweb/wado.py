@@ -176,7 +176,7 @@ def _chunks(node: "Node", sending: Sending) -> Iterator[bytes]:
         yield from read(file, 0, sending.instance.size)
     else:
         with file:
-            yield from transcode.explicit_le(file, sending.instance)
+            yield from transcode.explicit_le(file, sending.instance, decode=node.decoders.decode)
 
 
 def _length(writer: Writer, sendings: list[Sending]) -> int | None:

@@ -1,12 +1,14 @@
-"""WADO-URI: one object by parameters, as a DICOM file (PS3.18 chapter 9). Its rendered types are not built yet."""
+"""WADO-URI: one object by parameters, as a DICOM file or as a picture (PS3.18 chapter 9)."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import params, wado
-from dicomweb.negotiate import Want, choose
+from dicomweb import looks, params, rendered, wado
+from dicomweb.frames import require
+from dicomweb.negotiate import Offer, Want, choose
 from dicomweb.params import Pair
 from dicomweb.resources import run
 from pacs.domain.attributes import BY_KEYWORD
@@ -17,27 +19,48 @@ from pacs.errors import BadRequest, NotAcceptable, NotFound
 
 if TYPE_CHECKING:
     from pacs.node import Node
+    from pacs.services.retrieve import StoredInstance
 
 STUDY, SERIES, OBJECT = "studyUID", "seriesUID", "objectUID"
 KEYWORDS = {STUDY: "StudyInstanceUID", SERIES: "SeriesInstanceUID", OBJECT: "SOPInstanceUID"}
+# parameters that change what is in the picture or the object: ignoring them would be answering something else
+UNBUILT = {
+    "anonymize": "Objects are not anonymised here; ask without the parameter, or not at all.",
+    "presentationUID": "Presentation states are not applied here; ask without presentationUID.",
+}
 
 
 async def retrieve(node: "Node", request: Request) -> Response:
-    """One object as application/dicom, in Explicit VR Little Endian unless `transferSyntax` names another."""
+    """One object as application/dicom, in Explicit VR Little Endian unless `transferSyntax` names another; or one of
+    its frames as a picture, which is the default for images of one frame."""
     found = params.pairs(request.scope["query_string"])
     if params.first(found, "requestType") != "WADO":
         raise BadRequest("requestType must be WADO.")
     named = {name: uid for name in KEYWORDS if (uid := _uid(found, name))}
     if OBJECT not in named:
         raise BadRequest("objectUID must name an object.")
-    if params.first(found, "anonymize"):
-        raise NotAcceptable("Objects are not anonymised here; ask without the parameter, or not at all.")
-    choose(params.first(found, "contentType") or "image/jpeg", [wado.SINGLE])
+    for name, sentence in UNBUILT.items():
+        if params.first(found, name):
+            raise NotAcceptable(sentence)
+    look, number = looks.uri(found), looks.frame_number(found)
     scope = await run(lambda: _scope(node, named))
     instances = await run(lambda: node.retrieve.locate(scope))
-    want = Want(wado.SINGLE, params.first(found, "transferSyntax") or "")
-    _, [sending] = wado.plan(instances, [want])
-    return await wado.single(node, request, sending)
+    offer = _offer(found, instances[0], number)
+    if offer == wado.SINGLE:
+        want = Want(wado.SINGLE, params.first(found, "transferSyntax") or "")
+        _, [sending] = wado.plan(instances, [want])
+        return await wado.single(node, request, sending)
+    require(instances[0], [number or 1])
+    look = replace(look, media_type=offer.media_type)
+    return await rendered.single(node, request, [(instances[0], number or 1)], look, {})
+
+
+def _offer(found: list[Pair], instance: "StoredInstance", number: int | None) -> Offer:
+    """What goes out (9.5.1): by default a picture where one frame is meant, else the object. Raises NotAcceptable."""
+    pictures = rendered.ALONE if instance.number_of_frames else ()
+    is_picture = instance.number_of_frames == 1 or number is not None
+    offers = (*pictures, wado.SINGLE) if is_picture else (wado.SINGLE, *pictures)
+    return choose(params.first(found, "contentType"), offers)[0].offer
 
 
 def _uid(found: list[Pair], name: str) -> str:

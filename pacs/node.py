@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pacs.services.books import Books
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
+    from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
     from pacs.services.health import Health
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pacs.services.reconcile import Reconciler
     from pacs.services.refusals import Refusals
     from pacs.services.relay import Relay
+    from pacs.services.render import Render
     from pacs.services.report import Report
     from pacs.services.retrieve import Retrieve
     from pacs.services.scrub import Scrub
@@ -82,7 +84,7 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "refusals", "audit", "store", "stream", "pool", "metrics"):
+        for name in ("ingest", "decoders", "refusals", "audit", "store", "stream", "pool", "metrics"):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
@@ -151,6 +153,19 @@ class Node:
         from pacs.services.retrieve import Retrieve
 
         return Retrieve(self.pool, self.files, self.derive)
+
+    @once
+    def decoders(self) -> "Decoders":
+        """Processes for code streams; they start when the first stream comes."""
+        from pacs.services.decoders import Decoders
+
+        return Decoders()
+
+    @once
+    def render(self) -> "Render":
+        from pacs.services.render import Render
+
+        return Render(self.retrieve, self.files, self.decoders.decode)
 
     @once
     def lifecycle(self) -> "Lifecycle":

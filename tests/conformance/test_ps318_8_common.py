@@ -40,7 +40,7 @@ def test_d35_options_tells_capabilities(http: httpx.Client) -> None:
         ("POST", "/studies", {"Content-Type": "text/plain"}, 415),
         ("POST", "/studies", {"Content-Type": "application/dicom"}, 400),
         ("DELETE", "/studies/1.2.3", {}, 404),
-        ("GET", "/studies/1.2.3/series/4.5/instances/6.7/rendered", {}, 406),
+        ("GET", "/studies/1.2.3/series/4.5/instances/6.7/rendered", {}, 404),
     ],
 )
 def test_d36_each_mistake_has_its_status(

@@ -1,9 +1,10 @@
-"""The URI service (PS3.18 chapter 9): the part of D34 that is built."""
+"""The URI service (PS3.18 chapter 9): D34."""
 
 from collections.abc import Callable
 from urllib.parse import urlencode
 
 import httpx
+import imagecodecs
 import pytest
 from pydicom.dataset import Dataset
 
@@ -46,6 +47,14 @@ def test_d34_an_object_as_a_file(ask: Callable[..., httpx.Response], item: Datas
     assert answer.content == part10(item)
 
 
+@pytest.mark.parametrize("kind", [None, "image/jpeg", "image/jpeg, application/dicom;q=0.5"])
+def test_d34_an_object_as_a_picture(ask: Callable[..., httpx.Response], item: Dataset, kind: str | None) -> None:
+    answer = ask(contentType=kind)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert imagecodecs.jpeg8_decode(answer.content).shape == (item.Rows, item.Columns)
+
+
 def test_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], item: Dataset) -> None:
     assert ask(studyUID=None, seriesUID=None).content == part10(item)
 
@@ -61,8 +70,14 @@ def test_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], it
         ({"objectUID": "1.2.3"}, 404),
         ({"studyUID": "1.2.3"}, 404),
         ({"studyUID": "1.2.3", "seriesUID": None}, 404),
-        ({"contentType": "image/jpeg"}, 406),
-        ({"contentType": None}, 406),
+        ({"contentType": "text/html"}, 406),
+        ({"contentType": "video/mp4"}, 406),
+        ({"presentationUID": "1.2.3"}, 406),
+        ({"contentType": "image/jpeg", "windowCenter": "40"}, 400),
+        ({"contentType": "image/jpeg", "rows": "0"}, 400),
+        ({"contentType": "image/jpeg", "region": "0,0,1"}, 400),
+        ({"contentType": "image/jpeg", "frameNumber": "0"}, 400),
+        ({"contentType": "image/jpeg", "frameNumber": "2"}, 404),
         ({"transferSyntax": "1.2.840.10008.1.2.4.90"}, 406),
         ({"anonymize": "yes"}, 406),
     ],

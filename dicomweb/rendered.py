@@ -1,0 +1,159 @@
+"""WADO-RS rendered resources and thumbnails: pictures for those who read no DICOM (PS3.18 10.4.1.1.3, 10.4.1.1.4).
+
+By itself a study or series is seen by the image in its middle, an instance by its first frame; in a multipart every
+frame of it comes that can be shown.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicomweb import looks, params, urls
+from dicomweb.frames import parse_numbers, require
+from dicomweb.multipart import Writer, frame
+from dicomweb.negotiate import Offer
+from dicomweb.resources import accepted, path_of, run, scope_of
+from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
+from pacs.domain.levels import Level, Scope
+from pacs.domain.render import JPEG, PNG, WEBP, Look
+from pacs.errors import NotAcceptable, NotFound
+
+if TYPE_CHECKING:
+    from pacs.node import Node
+    from pacs.services.render import Choice
+    from pacs.services.retrieve import StoredInstance
+
+ALONE = tuple(Offer(kind) for kind in (JPEG, PNG, WEBP))
+PARTS = tuple(Offer(kind, multipart=True) for kind in (JPEG, PNG, WEBP))
+PDF = Offer("application/pdf")
+DOCUMENT = "00420011"
+RENDERING = "1"  # raised when the same request makes another picture than before
+
+
+async def retrieve(node: "Node", request: Request) -> Response:
+    """The picture of a frame, an instance, a series or a study; or those of all its frames, in a multipart."""
+    found = params.pairs(request.scope["query_string"])
+    look, headers = looks.rendered(found), _warning(node, request)
+    instances, numbers = await _named(node, request)
+    if not any(instance.number_of_frames for instance in instances):
+        return await _document(node, request, instances)
+    offers = (*PARTS, *ALONE) if len(numbers) > 1 else (*ALONE, *PARTS)
+    offer = accepted(request, *offers)[0].offer
+    look = replace(look, media_type=offer.media_type)
+    if offer.multipart:
+        return await _all(node, request, _every(instances, numbers), look, headers)
+    if len(numbers) > 1:
+        raise NotAcceptable("Several frames come in a multipart.", tuple(map(str, PARTS)))
+    return await single(node, request, _standing_for(node, request, instances, numbers), look, headers)
+
+
+async def thumbnail(node: "Node", request: Request) -> Response:
+    """A small picture of what the path names; `viewport` says how small."""
+    found = params.pairs(request.scope["query_string"])
+    look, headers = looks.thumbnail(found), _warning(node, request)
+    offer = accepted(request, *ALONE)[0].offer
+    instances, numbers = await _named(node, request)
+    choices = [(instances[0], numbers[0])] if numbers else node.render.representatives(instances)
+    if not choices:
+        raise NotFound("Nothing here has a picture: there is no pixel data.")
+    return await single(node, request, choices, replace(look, media_type=offer.media_type), headers)
+
+
+async def _named(node: "Node", request: Request) -> "tuple[list[StoredInstance], tuple[int, ...]]":
+    """The instances of the path, and its frame numbers where it has some. Raises NotFound, BadRequest."""
+    numbers = parse_numbers(str(request.path_params["frames"])) if "frames" in request.path_params else ()
+    scope = scope_of(request)
+    instances = await run(lambda: node.retrieve.locate(scope))
+    if numbers:
+        require(instances[0], numbers)
+    return instances, numbers
+
+
+def _standing_for(
+    node: "Node", request: Request, instances: "list[StoredInstance]", numbers: Sequence[int]
+) -> "Sequence[Choice]":
+    if scope_of(request).level == Level.INSTANCE:
+        return [(instances[0], numbers[0] if numbers else 1)]
+    return node.render.representatives(instances)
+
+
+def _every(instances: "list[StoredInstance]", numbers: Sequence[int]) -> "Iterator[Choice]":
+    for instance in instances:
+        for number in numbers or range(1, instance.number_of_frames + 1):
+            yield instance, number
+
+
+async def single(
+    node: "Node", request: Request, choices: "Sequence[Choice]", look: Look, headers: dict[str, str]
+) -> Response:
+    """The picture of the first of these frames that can be shown, by itself, with a validator."""
+    tag = next((tag for choice in choices if unchanged(request.headers, tag := _tag(choice, look))), None)
+    if tag is not None:
+        return not_modified(tag)
+    choice, content = await run(lambda: node.render.first_possible(choices, look))
+    headers = {**headers, "etag": _tag(choice, look), "cache-control": "private", "vary": "Accept"}
+    return Response(content, headers=headers, media_type=look.media_type)
+
+
+def _tag(choice: "Choice", look: Look) -> str:
+    instance, number = choice
+    asked = hashlib.sha256(repr((RENDERING, number, look)).encode()).hexdigest()[:16]
+    return etag(instance.sha256[:32], asked)
+
+
+async def _all(
+    node: "Node", request: Request, choices: "Iterator[Choice]", look: Look, headers: dict[str, str]
+) -> Response:
+    """Every frame that can be shown, each named by its Content-Location; 406 where none can."""
+    root = urls.root(request, node.settings)
+    writer = Writer(look.media_type)
+    parts = await run(lambda: begun(_pictures(node, choices, look)))
+    named = ((look.media_type, f"{root}{_path(choice)}", iter((content,))) for choice, content in parts)
+    body = await run(lambda: begun(frame(writer, named)))
+    return Streamed(body, media_type=writer.content_type, headers={**headers, "cache-control": "private"})
+
+
+def _pictures(node: "Node", choices: "Iterator[Choice]", look: Look) -> "Iterator[tuple[Choice, bytes]]":
+    last: NotAcceptable | None = None
+    shown = False
+    for choice in choices:
+        try:
+            yield choice, node.render.picture(*choice, look)
+        except NotAcceptable as error:
+            last = error
+            continue
+        shown = True
+    if not shown and last is not None:
+        raise last
+
+
+def _path(choice: "Choice") -> str:
+    instance, number = choice
+    place = path_of(Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid))
+    return f"{place}/frames/{number}/rendered"
+
+
+async def _document(node: "Node", request: Request, instances: "list[StoredInstance]") -> Response:
+    """What has no frames may hold a document that is read as it is."""
+    instance = instances[0]
+    try:
+        bulk = await run(lambda: node.retrieve.bulk(instance, DOCUMENT)) if len(instances) == 1 else None
+    except NotFound:
+        bulk = None
+    if bulk is None or bulk.media_type != PDF.media_type:
+        raise NotAcceptable("Nothing here is an image that can be rendered; retrieve instances or metadata.")
+    accepted(request, PDF)
+    tag = etag(instance.sha256[:32], DOCUMENT)
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    headers = {"etag": tag, "cache-control": "private", "content-disposition": "attachment"}
+    return Streamed(iter(bulk.parts), media_type=bulk.media_type, length=bulk.size, headers=headers)
+
+
+def _warning(node: "Node", request: Request) -> dict[str, str]:
+    sentence = looks.unsupported(params.pairs(request.scope["query_string"]))
+    return {"warning": f'299 {urls.root(request, node.settings)}: "{sentence}"'} if sentence else {}

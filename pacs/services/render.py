@@ -1,0 +1,152 @@
+"""Pictures of stored frames: which stands for a study or series, how it is seen, encoded for a screen (PS3.18 8.7.4).
+
+Native frames are unpacked here, code streams in processes that may die (`pacs.services.decoders`).
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+
+from pacs.domain import pixels, presentation, render, scaling
+from pacs.domain.admission import Inadmissible, admit
+from pacs.domain.frames import Description
+from pacs.domain.pixels import Decoded, Undecodable
+from pacs.domain.presentation import Presentation
+from pacs.domain.render import JPEG, PNG, WEBP, Look, Picture
+from pacs.errors import BadRequest, Damaged, NotAcceptable, NotFound
+from pacs.services.instances import Files, StoredInstance
+
+if TYPE_CHECKING:
+    from pacs.services.retrieve import Retrieve
+
+Choice = tuple[StoredInstance, int]  # and the number of one of its frames, from 1
+Decode = Callable[[bytes, Description, str], Decoded]
+
+MOST_PIXELS = 1 << 27  # of a frame that is shown
+AT_ONCE = 4  # pictures in the making: each holds a few copies of its frame
+PRESENTATIONS_KEPT = 64
+TRIED = 5  # instances of a series, until one of them can be shown
+SECONDARY = frozenset(  # drawn over images or computed from them: these stand for a study only where it has no others
+    {
+        "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+        "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
+        "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
+    }
+)
+
+
+class Render:
+    """Makes pictures. Thread-safe. `decode` turns a code stream into samples."""
+
+    def __init__(self, retrieve: "Retrieve", files: Files, decode: Decode) -> None:
+        self._retrieve, self._files, self._decode = retrieve, files, decode
+        self._known: OrderedDict[tuple[int, str], tuple[Presentation, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(AT_ONCE)
+
+    def picture(self, instance: StoredInstance, number: int, look: Look) -> bytes:
+        """Frame `number` (from 1) as an image of the wanted type.
+
+        Raises NotFound beyond the last frame, NotAcceptable where it cannot be decoded or shown, BadRequest for a
+        region outside it, Damaged.
+        """
+        with self._places:
+            return _encoded(self._seen(instance, number, look), look)
+
+    def first_possible(self, choices: Sequence[Choice], look: Look) -> tuple[Choice, bytes]:
+        """The picture of the first of these frames that can be shown. Raises as `picture` does, for the last one."""
+        for choice in choices[:-1]:
+            try:
+                return choice, self.picture(*choice, look)
+            except NotAcceptable:
+                continue
+        return choices[-1], self.picture(*choices[-1], look)
+
+    def representatives(self, instances: Sequence[StoredInstance]) -> tuple[Choice, ...]:
+        """The frames that may stand for these instances (ordered as `locate` does), best first: those in the middle
+        of the largest series of images. Empty where no instance has frames."""
+        shown = [instance for instance in instances if instance.number_of_frames > 0]
+        images = [instance for instance in shown if instance.sop_class_uid not in SECONDARY] or shown
+        series = [list(members) for _uid, members in groupby(images, lambda instance: instance.series_uid)]
+        largest: list[StoredInstance] = max(series, key=_frames_of, default=[])
+        nearest = sorted(range(len(largest)), key=lambda place: abs(place - len(largest) // 2))
+        return tuple((largest[place], largest[place].number_of_frames // 2 + 1) for place in nearest[:TRIED])
+
+    def _seen(self, instance: StoredInstance, number: int, look: Look) -> Picture:
+        try:
+            shown = render.picture(self._decoded(instance, number), self._presentation(instance, number), look.window)
+            return scaling.fit(shown, look.viewport)
+        except Undecodable as error:
+            raise NotAcceptable(
+                f"The frame cannot be shown: {error.message}; /frames with transfer-syntax=* gives it as stored."
+            ) from error
+        except scaling.NothingSeen as error:
+            raise BadRequest("The region that was asked for lies outside the image.") from error
+
+    def _decoded(self, instance: StoredInstance, number: int) -> Decoded:
+        if instance.number_of_frames == 0:
+            raise NotFound("This instance has no pixel data, and so no picture.")
+        table = self._retrieve.table(instance)
+        about = table.description
+        if about.rows * about.columns > MOST_PIXELS:
+            raise Undecodable(f"frames of {about.rows} x {about.columns} pixels are too large to be rendered")
+        [stream] = self._retrieve.frames(instance, [number]).parts
+        if table.encapsulated:
+            return self._decode(stream, about, table.transfer_syntax_uid)
+        return pixels.decode(stream, about, "")
+
+    def _presentation(self, instance: StoredInstance, number: int) -> Presentation:
+        """That of a frame; those of an object are read once, and kept for whoever scrolls through its frames."""
+        key = (instance.pk, instance.object_name)
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                self._known.move_to_end(key)
+        if known is None:
+            known = self._read(instance)
+            with self._lock:
+                self._known[key] = known
+                while len(self._known) > PRESENTATIONS_KEPT:
+                    self._known.popitem(last=False)
+        return known[min(number, len(known)) - 1]
+
+    def _read(self, instance: StoredInstance) -> tuple[Presentation, ...]:
+        try:
+            with self._files.view(instance) as view:
+                return presentation.read(admit(view, nested=True), view)
+        except Inadmissible as error:
+            raise Damaged(f"The file of this object cannot be read: {error.message}.") from error
+
+
+def _frames_of(members: Sequence[StoredInstance]) -> int:
+    return sum(member.number_of_frames for member in members)
+
+
+def _encoded(image: Picture, look: Look) -> bytes:
+    try:
+        return bytes(_ENCODERS[look.media_type](np.ascontiguousarray(image), look.quality))
+    except (imagecodecs.Jpeg8Error, imagecodecs.PngError, imagecodecs.WebpError, ValueError) as error:
+        raise NotAcceptable(f"A picture of this size cannot be made as {look.media_type}.") from error
+
+
+def _jpeg(image: Picture, quality: int) -> Any:
+    return imagecodecs.jpeg8_encode(image, level=quality)
+
+
+def _png(image: Picture, _quality: int) -> Any:
+    return imagecodecs.png_encode(image, level=3)
+
+
+def _webp(image: Picture, quality: int) -> Any:
+    """WebP knows no gray: three equal samples."""
+    colours = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    return imagecodecs.webp_encode(colours, level=quality, lossless=False)
+
+
+_ENCODERS: dict[str, Callable[[Picture, int], Any]] = {JPEG: _jpeg, PNG: _png, WEBP: _webp}

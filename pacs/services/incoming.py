@@ -1,6 +1,8 @@
 """One object on its way in, from its first byte until it is handed over."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pacs.domain.events import Expected, Source
 from pacs.errors import Reason
@@ -9,6 +11,8 @@ from pacs.store.base import Bytes, Draft, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from pacs.services.ingest import Ingest
+
+T = TypeVar("T")
 
 SPACE_CHECK_BYTES = 64 << 20  # how much may arrive between two looks at the free space
 PREAMBLE_ZEROED = "the preamble was not empty and has been zeroed"
@@ -26,6 +30,7 @@ class Incoming:
         self.warnings: list[str] = []
         self.raw = raw
         self.replaces = ingest.replaces  # what is stored under the same UID gives way
+        self.settling: Future[bool] | None = None  # the fsync, where it began before the object was looked at
         self._ingest = ingest
         self._start: bytearray | None = None if raw else bytearray()  # until preamble and prefix are there
         self._next_check = SPACE_CHECK_BYTES
@@ -60,22 +65,31 @@ class Incoming:
             self.warnings.append(PREAMBLE_ZEROED)
         self._put(start)
 
+    def publish(self) -> str:
+        """Give the draft its name in the store, and return it. Raises Refused as `write` does."""
+        return self._stored(self.draft.publish)
+
     def _put(self, chunk: Bytes) -> None:
         if self.draft.size >= self._next_check:
             self._next_check = self.draft.size + SPACE_CHECK_BYTES
             if not self._ingest.has_space():
                 self._refuse(Reason.OUT_OF_SPACE, "The disk is at its reserve; free space or lower DISK_RESERVE_GB.")
+        self._stored(lambda: self.draft.write(chunk))
+
+    def _stored(self, act: Callable[[], T]) -> T:
         try:
-            self.draft.write(chunk)
+            return act()
         except StoreFull:
             self._refuse(Reason.OUT_OF_SPACE, "The file store has no space left; free space on its disk.")
         except StoreFailed:
             self._refuse(Reason.OUT_OF_SPACE, "The file store cannot write; look at the log and the disk.")
 
-    def _refuse(self, reason: Reason, message: str) -> None:
+    def _refuse(self, reason: Reason, message: str) -> NoReturn:
         self.abort()
         raise self._ingest.refusal(self.source, self.expected, reason, message)
 
     def abort(self) -> None:
         """Forget it; the temporary file is gone. Idempotent."""
+        if self.settling is not None:
+            self.settling.result()  # a file must not be closed under its fsync
         self.draft.discard()

@@ -6,7 +6,6 @@ file and folder side by side with the commit of its row, shared with whoever els
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,11 +15,12 @@ from pacs.domain.events import Expected, Outcome, Source, Stored
 from pacs.domain.header import Header
 from pacs.errors import Reason, Refused
 from pacs.index import write
-from pacs.index.write import Away, Item, Rejected, Unknown, Verdict, Writer
+from pacs.index.write import Away, Rejected, Unknown, Verdict, Writer
 from pacs.services import verify
-from pacs.services.committer import Answer, Committer
+from pacs.services.committer import Committer
 from pacs.services.incoming import Incoming
 from pacs.services.part10 import head
+from pacs.services.pending import Pending
 from pacs.services.refusals import Refusals
 from pacs.settings import Settings
 from pacs.store.base import Draft, Store, StoreFailed, StoreFull
@@ -29,49 +29,12 @@ from pacs.telemetry import Metrics
 __all__ = ["Expected", "Incoming", "Ingest", "Source", "Stored"]
 
 THREADS = 16  # how many objects may wait for their fsync at a time
+EARLY_BYTES = 64 << 10  # from this size on the fsync begins before the object is looked at
 SETTLED_SECONDS = 600.0  # an object of another process that is older than this is durable or gone
 COPY_BYTES = 1 << 20
 NOTHING = Expected()
 REPLACED = "the object replaces an earlier one with the same SOP Instance UID"
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Pending:
-    """An admitted object whose file and row are on their way to disk."""
-
-    incoming: Incoming
-    header: Header
-    file: write.File
-    item: Item
-    draft: Draft
-    warnings: tuple[str, ...]
-    ingest: "Ingest"
-    answer: "Future[Stored]"
-    verdict: Answer | None = None
-    settled: bool | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def committed(self, answer: Answer) -> None:
-        """The committer's word; see `pacs.services.committer.Waiting`."""
-        with self._lock:
-            self.verdict = answer
-            last = self.settled is not None
-        if last:
-            self.ingest.conclude(self)
-
-    def settle(self) -> None:
-        """Wait for the disk."""
-        try:
-            self.draft.settle()
-            done = True
-        except (StoreFailed, StoreFull):
-            done = False
-        with self._lock:
-            self.settled = done
-            last = self.verdict is not None
-        if last:
-            self.ingest.conclude(self)
 
 
 class Ingest:
@@ -89,6 +52,7 @@ class Ingest:
         self._aside = Writer(settings.database_url, component)  # for the rare statements, under its lock
         self._aside_lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
+        self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
         self._unsettled: set[str] = set()
         self._under_way: set[Future[Stored]] = set()
         self._closed = False
@@ -153,6 +117,7 @@ class Ingest:
 
     def _take(self, incoming: Incoming, answer: "Future[Stored]") -> None:
         try:
+            self._settle_early(incoming)
             pending = self._prepare(incoming, answer)
         except Refused as refused:
             incoming.abort()
@@ -164,7 +129,17 @@ class Ingest:
             return
         self._unsettled.add(pending.item.object_name)
         self._committer.put(pending)
-        pending.settle()
+        if incoming.settling is None:
+            pending.on_disk(_settled(pending.draft))
+        else:
+            incoming.settling.add_done_callback(lambda settling: pending.on_disk(settling.result()))
+
+    def _settle_early(self, incoming: Incoming) -> None:
+        """The disk works on a large object while we look at it; few are refused then. Raises Refused."""
+        incoming.begin_file()
+        if incoming.draft.in_memory and incoming.size >= EARLY_BYTES:
+            incoming.publish()
+            incoming.settling = self._disk.submit(_settled, incoming.draft)
 
     def _fault(self, incoming: Incoming, answer: "Future[Stored]", error: Exception) -> None:
         """Something of ours broke: refused, and never a sender that waits for ever."""
@@ -174,7 +149,6 @@ class Ingest:
 
     def _prepare(self, incoming: Incoming, answer: "Future[Stored]") -> Pending:
         """Admit the object and give its file a name. Raises Refused."""
-        incoming.begin_file()
         admitted, found = self._read(incoming)
         for reason, message in verify.faults(admitted, found, incoming.expected):
             raise self._reject(incoming, found, reason, message)
@@ -192,7 +166,7 @@ class Ingest:
         source = incoming.source
         item = write.item(found, file, source.door, source.peer, source.address)
         warnings = tuple(dict.fromkeys((*incoming.warnings, *admitted.warnings, *found.warnings)))
-        return Pending(incoming, found, file, item, draft, warnings, self, answer)
+        return Pending(incoming, found, file, item, draft, warnings, self.conclude, answer)
 
     def _read(self, incoming: Incoming) -> tuple[Admitted, Header]:
         with incoming.draft.view() as view:
@@ -217,8 +191,8 @@ class Ingest:
         except (StoreFull, StoreFailed):
             draft.discard()
             raise
-        incoming.draft.discard()
-        incoming.draft = draft
+        incoming.abort()
+        incoming.draft, incoming.settling = draft, None
         return draft, len(start)
 
     def _reject(self, incoming: Incoming, found: Header, reason: Reason, message: str) -> Refused:
@@ -381,5 +355,15 @@ class Ingest:
         for answer in tuple(self._under_way):
             answer.exception()
         self._threads.shutdown()
+        self._disk.shutdown()
         self._committer.close()
         self._aside.close()
+
+
+def _settled(draft: Draft) -> bool:
+    """Wait for the disk; whether the file and its name are durable. If not, it is gone."""
+    try:
+        draft.settle()
+    except (StoreFailed, StoreFull):
+        return False
+    return True

@@ -31,6 +31,10 @@ class Draft(Protocol):
 
     size: int
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all bytes are held, so that they can be read while the file goes to disk."""
+
     def write(self, chunk: Bytes) -> None:
         """Append. Raises StoreFull or StoreFailed."""
 
@@ -41,7 +45,7 @@ class Draft(Protocol):
         """sha256 of the file, and of what stands from `data_offset` on."""
 
     def publish(self) -> str:
-        """Give the file its object name and return it. Durable only after `settle`. Raises StoreFull or StoreFailed."""
+        """Give the file its object name and return it; once. Durable only after `settle`. Raises as `write` does."""
 
     def settle(self) -> None:
         """Return when the published file and its name are durable. Raises StoreFailed: then it is gone."""

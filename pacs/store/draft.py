@@ -30,9 +30,15 @@ class LocalDraft:
         self._file = -1
         self._path: Path | None = None
         self._renamed = False
+        self._name = ""
         self._whole = hashlib.sha256()
         self._data = hashlib.sha256()
         self._data_offset = 0  # as the file's head says; only known once the file is on disk
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all bytes are held, so that they can be read while the file goes to disk."""
+        return bool(self._memory)
 
     def write(self, chunk: Bytes) -> None:
         self.size += len(chunk)
@@ -73,12 +79,12 @@ class LocalDraft:
             raise self._store.failed(error) from error
 
     def view(self) -> memoryview:
-        if self._file < 0:
+        if self._memory or self._file < 0:
             return memoryview(self._memory).toreadonly()
         return memoryview(mmap.mmap(self._file, self.size, prot=mmap.PROT_READ))
 
     def digests(self, data_offset: int) -> tuple[bytes, bytes]:
-        if self._file < 0:
+        if self._memory or self._file < 0:
             memory = memoryview(self._memory)
             return hashlib.sha256(memory).digest(), hashlib.sha256(memory[data_offset:]).digest()
         if data_offset != self._data_offset:  # the head lied about its length, or has none
@@ -87,7 +93,8 @@ class LocalDraft:
         return self._whole.digest(), self._data.digest()
 
     def publish(self) -> str:
-        return self._rename() if self._file >= 0 else self._fill()
+        self._name = self._name or (self._rename() if self._file >= 0 else self._fill())
+        return self._name
 
     def _fill(self) -> str:
         """A small object goes into a blank."""
@@ -98,7 +105,6 @@ class LocalDraft:
             raise self._store.failed(error) from error
         self._file, self._path = blank.file, blank.path
         self._put(self._memory)
-        self._memory = bytearray()
         return blank.name
 
     def _rename(self) -> str:

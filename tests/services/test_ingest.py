@@ -352,7 +352,7 @@ def test_studies_without_a_patient_id_have_patients_of_their_own(node):
 def test_the_answer_waits_for_the_fsync_and_for_the_commit(node, monkeypatch):
     from pacs.store.draft import LocalDraft
 
-    for slow in ("settle", "store"):
+    for slow, rows in (("settle", SMALL), ("settle", LARGE), ("store", SMALL), ("store", LARGE)):
         gate, owner = threading.Event(), LocalDraft if slow == "settle" else Writer
         real = getattr(owner, slow)
 
@@ -362,7 +362,7 @@ def test_the_answer_waits_for_the_fsync_and_for_the_commit(node, monkeypatch):
 
         monkeypatch.setattr(owner, slow, late)
         incoming = node.ingest.begin(SOURCE)
-        incoming.write(part10(ct()))
+        incoming.write(part10(sized(rows)))
         future = node.ingest.submit(incoming)
         time.sleep(0.3)
         assert not future.done()
@@ -371,7 +371,25 @@ def test_the_answer_waits_for_the_fsync_and_for_the_commit(node, monkeypatch):
         monkeypatch.undo()
 
 
-def test_a_failed_fsync_takes_the_row_out_again_and_refuses(node, monkeypatch):
+SMALL, LARGE = 8, 256  # rows: the fsync of a large one begins before the object is looked at
+
+
+def sized(rows, **more):
+    return ct(Rows=rows, Columns=rows, PixelData=os.urandom(rows * rows * 2), **more)
+
+
+def test_a_large_object_that_is_refused_leaves_no_file(node):
+    before = files(node)
+    whole = part10(sized(LARGE))
+    refused(node, whole[: len(whole) - 100], Reason.UNREADABLE)
+    refused(node, whole, Reason.STUDY_MISMATCH, study_uid="1.2.3")
+    assert files(node) == before
+    assert put(node, bare(sized(LARGE))).outcome == "stored"  # its head is made anew, in another file
+    assert len(files(node)) == len(before) + 1
+
+
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+def test_a_failed_fsync_takes_the_row_out_again_and_refuses(node, monkeypatch, rows):
     from pacs.store.draft import LocalDraft
 
     def broken(self):
@@ -380,7 +398,7 @@ def test_a_failed_fsync_takes_the_row_out_again_and_refuses(node, monkeypatch):
         raise StoreFailed("EIO")
 
     monkeypatch.setattr(LocalDraft, "settle", broken)
-    data = ct()
+    data = sized(rows)
     raw = part10(data)
     refused(node, raw, Reason.OUT_OF_SPACE)
     monkeypatch.undo()

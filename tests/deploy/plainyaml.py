@@ -29,7 +29,7 @@ class Line:
 
 def load(text: str) -> Any:
     """The document's value. Raises NotPlain naming the line."""
-    lines = [line for line in _lines(text)]
+    lines = list(_lines(text))
     reader = _Reader(lines)
     found = reader.block(lines[0].indent)
     if reader.at < len(lines):

@@ -84,7 +84,7 @@ def test_the_folders_of_the_root_are_those_that_the_processes_use(file):
 
 
 def test_without_a_word_on_access_compose_does_not_start_at_all():
-    with pytest.raises(shipped.Unset, match="AUTH_MODE is not set. Accounts are not built yet"):
+    with pytest.raises(shipped.Unset, match=r"AUTH_MODE is not set\. Accounts are not built yet"):
         shipped.compose()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import imagecodecs
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
@@ -85,3 +86,22 @@ def test_every_stored_file_has_metadata_and_frames_or_an_honest_no(
         for accept in ("multipart/related; type=application/octet-stream; transfer-syntax=*", "*/*"):
             answer = http.get(f"{url}/frames/1", headers={"Accept": accept})
             assert answer.status_code in {200, 404, 406}, (file.name, accept, answer.text)
+
+
+def test_every_stored_file_is_a_picture_or_an_honest_no(
+    http: httpx.Client, outcomes: dict[Path, httpx.Response]
+) -> None:
+    pictures = 0
+    for file, stored in outcomes.items():
+        if stored.status_code != 200:
+            continue
+        url = value(stored.json()["00081199"]["Value"][0], "00081190")
+        for place in ("rendered", "thumbnail", "frames/1/rendered"):
+            answer = http.get(f"{url}/{place}", headers={"Accept": "image/*, application/pdf"})
+            assert answer.status_code in {200, 404, 406}, (file.name, place, answer.text)
+            if answer.status_code == 200 and answer.headers["content-type"] == "image/jpeg":
+                assert imagecodecs.jpeg8_decode(answer.content).size > 0, (file.name, place)
+                pictures += 1
+            elif answer.status_code == 406:
+                assert answer.json()["message"].endswith("."), file.name
+    assert pictures > 1000

@@ -22,7 +22,7 @@ install: $(VENV)/run.stamp ## install Filmroom into .venv, without running it
 dev: $(VENV)/dev.stamp ## install what tests and checks need as well
 
 test: $(VENV)/dev.stamp ## run all tests but the campaigns (PYTEST="-k word" narrows)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST)
 
 torture: $(VENV)/dev.stamp ## run the campaigns: kill -9, lost servers, full disks
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST)

@@ -29,7 +29,6 @@ class LocalDraft:
         self._memory = bytearray()
         self._file = -1
         self._path: Path | None = None
-        self._renamed = False
         self._name = ""
         self._whole = hashlib.sha256()
         self._data = hashlib.sha256()
@@ -114,15 +113,15 @@ class LocalDraft:
             os.rename(self._path or "", target)
         except OSError as error:
             raise self._store.failed(error) from error
-        self._path, self._renamed = target, True
+        self._path = target
         return name
 
     def settle(self) -> None:
         assert self._path is not None
         try:
             os.fsync(self._file)
-            if self._renamed:
-                self._store.sync_folder(self._path.parent)
+            # a blank's folder is clean by now and its fsync nearly free; a renamed file's is not
+            self._store.sync_folder(self._path.parent)
             if os.fstat(self._file).st_nlink == 0:
                 raise OSError(errno.ENOENT, "the file was removed while it was written")
         except OSError as error:  # final: a second fsync may report success for pages that were dropped

@@ -81,10 +81,11 @@ class LocalStore:
         return free
 
     def healthy(self) -> bool:
-        if self._failed and not self._probing:
+        failed = self._failed  # as it was found: the probe may be through before this returns
+        if failed and not self._probing:
             self._probing = True
             threading.Thread(target=self._probe, name="store-probe", daemon=True).start()
-        return not self._failed
+        return not failed
 
     def failed(self, error: OSError) -> StoreFull | StoreFailed:
         """Take note of a failed write or fsync and return the exception to raise."""

@@ -6,6 +6,7 @@ frame of it comes that can be shown.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from dicomweb import looks, params, urls
 from dicomweb.frames import parse_numbers, require
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer
+from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
 from pacs.domain.levels import Level, Scope
@@ -94,9 +96,22 @@ async def single(
     tag = next((tag for choice in choices if unchanged(request.headers, tag := _tag(choice, look))), None)
     if tag is not None:
         return not_modified(tag)
-    choice, content = await run(lambda: node.render.first_possible(choices, look))
+    known: Once = request.app.state.decoded
+    choice, content = await run(lambda: _first_possible(node, known, choices, look))
     headers = {**headers, "etag": _tag(choice, look), "cache-control": "private", "vary": "Accept"}
     return Response(content, headers=headers, media_type=look.media_type)
+
+
+def _first_possible(node: "Node", known: Once, choices: "Sequence[Choice]", look: Look) -> "tuple[Choice, bytes]":
+    """The first of these frames that can be shown, with its picture; the last one's error where none can."""
+
+    def make(choice: "Choice") -> bytes:
+        return known.call(_tag(choice, look), lambda: node.render.picture(*choice, look))
+
+    for choice in choices[:-1]:
+        with suppress(NotAcceptable):
+            return choice, make(choice)
+    return choices[-1], make(choices[-1])
 
 
 def _tag(choice: "Choice", look: Look) -> str:

@@ -54,36 +54,43 @@ def scaled(image: Picture, rows: int, columns: int) -> Picture:
     """The picture in another size: averaged where it shrinks, interpolated where it grows."""
     if image.shape[:2] == (rows, columns):
         return image
-    found = _along(_along(image, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
-    return np.rint(found).clip(0, 255).astype(np.uint8)
+    found = _along(_along(image, 0, rows), 1, columns)
+    return (found + np.float32(0.5)).clip(0, 255).astype(np.uint8)
 
 
-def _along(image: Array, wanted: int) -> Array:
-    """The first axis in another length."""
-    size = image.shape[0]
+def _along(image: Array, axis: int, wanted: int) -> Array:
+    """One axis in another length."""
+    size = image.shape[axis]
     if size == wanted:
-        return image.astype(np.float32)
+        return image
     if size >= 4 * wanted:  # most of the way by plain averages, which cost least
-        starts = np.arange(2 * wanted) * size // (2 * wanted)
-        counts = np.diff(starts, append=size).astype(np.float32).reshape(-1, *[1] * (image.ndim - 1))
-        image = np.add.reduceat(image, starts, axis=0, dtype=np.float32) / counts
-    if image.shape[0] > wanted:
-        shrunk: Array = np.tensordot(_weights(image.shape[0], wanted), image.astype(np.float32), 1)
-        return shrunk
-    places = np.clip(_centers(size, wanted), 0, size - 1)
-    below = places.astype(np.int32)
-    share = (places - below).astype(np.float32).reshape(-1, *[1] * (image.ndim - 1))
-    grown: Array = image[below] * (1 - share) + image[np.minimum(below + 1, size - 1)] * share
-    return grown
+        image = _averaged(image, axis, 2 * wanted)
+    return _weighed(image, axis, wanted)
 
 
-def _centers(size: int, wanted: int) -> Array:
-    return (np.arange(wanted) + 0.5) * (size / wanted) - 0.5
+def _averaged(image: Array, axis: int, wanted: int) -> Array:
+    size = image.shape[axis]
+    starts = np.arange(wanted) * size // wanted
+    counts = np.diff(starts, append=size).astype(np.float32)
+    return np.add.reduceat(image, starts, axis=axis, dtype=np.float32) / _upright(counts, axis, image.ndim)
 
 
-def _weights(size: int, wanted: int) -> Array:
-    """What each of `size` places gives to each of `wanted` ones: a triangle as wide as two of them."""
-    distance = np.abs(np.arange(size)[None, :] - _centers(size, wanted)[:, None]) * (wanted / size)
-    found = np.clip(1.0 - distance, 0.0, None)
-    weights: Array = (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
-    return weights
+def _weighed(image: Array, axis: int, wanted: int) -> Array:
+    """Each new place is a weighted mean of the old ones around it: a triangle, twice as wide as the longer step."""
+    size = image.shape[axis]
+    step = size / wanted
+    reach = max(step, 1.0)
+    centers = (np.arange(wanted) + 0.5) * step - 0.5
+    first = np.ceil(centers - reach).astype(np.int32)
+    places = first[None, :] + np.arange(int(2 * reach) + 1, dtype=np.int32)[:, None]
+    weights = np.clip(1.0 - np.abs(places - centers) / reach, 0.0, None) * ((places >= 0) & (places < size))
+    weights = (weights / weights.sum(axis=0)).astype(np.float32)
+    found = np.float32(0)
+    for place, weight in zip(np.clip(places, 0, size - 1), weights, strict=True):
+        found = found + image.take(place, axis) * _upright(weight, axis, image.ndim)
+    return np.asarray(found)
+
+
+def _upright(numbers: Array, axis: int, dimensions: int) -> Array:
+    """A row of numbers so that each goes with its place along an axis."""
+    return numbers.reshape([-1 if dimension == axis else 1 for dimension in range(dimensions)])

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from pacs.embedded.binaries import valkey_program
+from pacs.embedded.process import spawn
 from pacs.errors import SettingsError
 from pacs.hardening import refuse_unsafe
 from pacs.settings import load, schema
 from tests.deploy import shipped
+from tests.deploy.proxied import free_port, wait_for
 
 SERVICES = {"backend", "dimse", "clerk", "ai", "frontend", "nginx", "postgres", "redis"}
 ONCE = {"migrate"}  # ends, and is waited for
@@ -22,7 +24,8 @@ KEYS = {
     "stop_grace_period", "secrets", "logging", "volumes", "environment", "command", "depends_on", "healthcheck",
     "deploy", "ports", "shm_size",
 }  # fmt: skip
-OURS = ("backend", "frontend", "dimse", "clerk", "ai", "migrate")
+PROCESSES = ("backend", "frontend", "dimse", "clerk", "ai")
+OURS = (*PROCESSES, "migrate")
 
 
 @pytest.fixture(scope="module")
@@ -154,26 +157,55 @@ def patient():
     return Retry(ConstantBackoff(0.1), 100)
 
 
-@pytest.mark.parametrize("name", ["backend", "frontend", "dimse", "clerk", "ai"])
-def test_each_health_check_passes_on_a_living_node_and_fails_without_one(file, running_node, tmp_path, name):
-    assert check(file, name, running_node.settings, running_node.home) == 0
-    dead = {"http_port": 1, "dicom_port": 1, "dicom_ae_title": "NOBODY"}
-    assert check(file, name, type("Dead", (), dead), tmp_path) != 0
-
-
-def check(file, name, settings, home):
-    """The exit code of a service's health check, for a node elsewhere."""
-    service = file["services"][name]
-    kind, *test = service["healthcheck"]["test"]
-    env = service["environment"] | {
+@pytest.fixture
+def elsewhere(home, empty_database_url, redis_url, tmp_path):
+    """What differs where the commands run outside containers: places, addresses, ports."""
+    (tmp_path / "database_url").write_text(empty_database_url)
+    (tmp_path / "secret_key").write_text("k" * 48)
+    return {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "FILMROOM_HOME": str(home),
-        "HTTP_PORT": str(settings.http_port),
-        "DICOM_PORT": str(settings.dicom_port),
-        "DICOM_AE_TITLE": settings.dicom_ae_title,
+        "FILMROOM_CONFIG": str(shipped.ROOT / "config" / "filmroom.toml"),
+        "DICOM_PEERS": str(shipped.ROOT / "config" / "peers.toml"),
+        "DATABASE_URL_FILE": str(tmp_path / "database_url"),
+        "SECRET_KEY_FILE": str(tmp_path / "secret_key"),
+        "REDIS_URL": redis_url,
+        "HTTP_HOST": "127.0.0.1",
+        "DICOM_HOST": "127.0.0.1",
+        "DICOM_PORT": str(free_port()),
+        "DISK_RESERVE_GB": "0",
     }
+
+
+def test_the_commands_make_a_node_whose_health_checks_pass_and_which_ends_when_asked(file, elsewhere, tmp_path):
+    ports = {name: {"HTTP_PORT": str(free_port()), "WEB_PORT": str(free_port())} for name in ("backend", "frontend")}
+    env = {
+        name: file["services"][name]["environment"] | elsewhere | ports.get(name, {}) | {"LOG_LEVEL": "error"}
+        for name in OURS
+    }
+    line = lambda name: [sys.executable, "-m", "pacs", *file["services"][name]["command"]]  # noqa: E731
+    before = {name: healthy(file, name, env[name]) for name in PROCESSES}
+    assert not any(before.values()), before
+    subprocess.run(line("migrate"), env=env["migrate"], check=True, cwd=shipped.ROOT)
+    running = {}
+    try:
+        with (tmp_path / "log").open("wb") as log:
+            for name in PROCESSES:
+                running[name] = spawn(line(name), log=log, env=env[name])
+        for name in PROCESSES:
+            wait_for(lambda name=name: healthy(file, name, env[name]), f"{name}: {(tmp_path / 'log').read_text()}")
+    finally:
+        for process in running.values():
+            process.terminate()
+        ended = {name: process.wait(60) for name, process in running.items()}
+    assert ended == dict.fromkeys(PROCESSES, 0), (tmp_path / "log").read_text()
+
+
+def healthy(file, name, env):
+    """Whether a service's health check passes."""
+    kind, *test = file["services"][name]["healthcheck"]["test"]
     line = ["sh", "-c", test[0]] if kind == "CMD-SHELL" else test
-    return subprocess.run(line, env=env, capture_output=True, check=False, timeout=60).returncode
+    return subprocess.run(line, env=env, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def test_a_gpu_is_given_to_the_sidecar_by_profile():

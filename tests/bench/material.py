@@ -32,7 +32,7 @@ def make(folder: Path, count: int, size: int, seed: str) -> list[Path]:
 
 def _identify(dataset: pydicom.Dataset, seed: str, study: int, slice_number: int) -> None:
     def uid(*parts: object) -> str:
-        return generate_uid(entropy_srcs=[seed, *map(str, parts)])
+        return generate_uid(entropy_srcs=["/".join([seed, *map(str, parts)])])
 
     dataset.PatientID, dataset.PatientName = f"{seed}-{study % 40:05}", f"Bench{study % 40}^Patient"
     dataset.AccessionNumber = f"{seed[:6]}{study:06}"

@@ -21,7 +21,7 @@ from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
 from pacs.domain.levels import Level, Scope
-from pacs.domain.render import JPEG, PNG, WEBP, Look
+from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look
 from pacs.errors import NotAcceptable, NotFound
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from pacs.services.render import Choice
     from pacs.services.retrieve import StoredInstance
 
-ALONE = tuple(Offer(kind) for kind in (JPEG, PNG, WEBP))
-PARTS = tuple(Offer(kind, multipart=True) for kind in (JPEG, PNG, WEBP))
+KINDS = (JPEG, PNG, GIF, WEBP)
+ALONE = tuple(Offer(kind) for kind in KINDS)
+PARTS = tuple(Offer(kind, multipart=True) for kind in KINDS)
 PDF = Offer("application/pdf")
 DOCUMENT = "00420011"
 RENDERING = "1"  # raised when the same request makes another picture than before

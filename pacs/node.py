@@ -3,6 +3,7 @@
 A process builds one node, passes it to its door and closes it at the end.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pacs.services.sweep import Sweep
     from pacs.store.base import Store
 
+MOST_DECODERS = 8  # of one process; each may hold a few frames
 
 T = TypeVar("T")
 
@@ -159,7 +161,7 @@ class Node:
         """Processes for code streams; they start when the first stream comes."""
         from pacs.services.decoders import Decoders
 
-        return Decoders()
+        return Decoders(min(max(os.cpu_count() or 0, 2), MOST_DECODERS))
 
     @once
     def render(self) -> "Render":

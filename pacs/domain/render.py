@@ -13,7 +13,7 @@ from pacs.domain.presentation import LINEAR, LINEAR_EXACT, SIGMOID, Presentation
 Array = NDArray[Any]
 Picture = NDArray[np.uint8]
 
-JPEG, PNG, WEBP = "image/jpeg", "image/png", "image/webp"
+JPEG, PNG, GIF, WEBP = "image/jpeg", "image/png", "image/gif", "image/webp"
 QUALITY = 90
 LEAST_WIDTH = 1e-30  # of a frame that has only one value
 
@@ -177,6 +177,7 @@ def _colour(samples: Array, label: str, bits: int) -> Picture:
 
 def _bytes(samples: Array, bits: int) -> Picture:
     """Unsigned samples of so many bits as bytes: 16 bits by their upper half."""
+    bits = min(bits, samples.dtype.itemsize * 8)
     if bits == 8:
         return samples.astype(np.uint8)
     return (samples >> (bits - 8) if bits > 8 else samples * (255 // ((1 << bits) - 1))).astype(np.uint8)

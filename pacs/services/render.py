@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from pacs.domain import pixels, presentation, render, scaling
 from pacs.domain.admission import Inadmissible, admit
 from pacs.domain.frames import Description
 from pacs.domain.pixels import Decoded, Undecodable
 from pacs.domain.presentation import Presentation
-from pacs.domain.render import JPEG, PNG, WEBP, Look, Picture
+from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look, Picture
 from pacs.errors import BadRequest, Damaged, NotAcceptable, NotFound
 from pacs.services.instances import Files, StoredInstance
 
@@ -122,7 +123,13 @@ def _frames_of(members: Sequence[StoredInstance]) -> int:
 def _encoded(image: Picture, look: Look) -> bytes:
     try:
         return bytes(_ENCODERS[look.media_type](np.ascontiguousarray(image), look.quality))
-    except (imagecodecs.Jpeg8Error, imagecodecs.PngError, imagecodecs.WebpError, ValueError) as error:
+    except (
+        imagecodecs.Jpeg8Error,
+        imagecodecs.PngError,
+        imagecodecs.GifError,
+        imagecodecs.WebpError,
+        ValueError,
+    ) as error:
         raise NotAcceptable(f"A picture of this size cannot be made as {look.media_type}.") from error
 
 
@@ -137,10 +144,28 @@ def _png(image: Picture, _quality: int) -> Any:
     )
 
 
+def _gif(image: Picture, _quality: int) -> Any:
+    """Gray as it is; colours as the nearest of 252 evenly spaced ones."""
+    room = 2 * image.shape[0] * image.shape[1] + (1 << 12)  # no code is longer than 12 bits
+    if image.ndim == 2:
+        return imagecodecs.gif_encode(image, out=room)
+    steps = np.array([5, 6, 5], np.uint16)
+    red, green, blue = np.moveaxis((image * steps + 127) // 255, -1, 0)
+    return imagecodecs.gif_encode((red * 42 + green * 6 + blue).astype(np.uint8), colormap=_cube(steps), out=room)
+
+
+def _cube(steps: NDArray[np.uint16]) -> Picture:
+    """The 6 x 7 x 6 colours of a GIF, red slowest, filled up to 256 with black."""
+    places = np.indices([int(step) + 1 for step in steps]).reshape(3, -1).T
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(places)] = places * 255 // steps
+    return colours
+
+
 def _webp(image: Picture, quality: int) -> Any:
     """WebP knows no gray: three equal samples."""
     colours = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     return imagecodecs.webp_encode(colours, level=quality, lossless=False)
 
 
-_ENCODERS: dict[str, Callable[[Picture, int], Any]] = {JPEG: _jpeg, PNG: _png, WEBP: _webp}
+_ENCODERS: dict[str, Callable[[Picture, int], Any]] = {JPEG: _jpeg, PNG: _png, GIF: _gif, WEBP: _webp}

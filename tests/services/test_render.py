@@ -12,9 +12,9 @@ from pydicom.uid import JPEGLSLossless, RLELossless, SegmentationStorage, genera
 from pacs.domain.events import Source
 from pacs.domain.levels import Scope
 from pacs.domain.pixels import Undecodable
-from pacs.domain.render import PNG, Look, Region, Viewport
+from pacs.domain.render import GIF, PNG, Look, Region, Viewport
 from pacs.errors import BadRequest, NotAcceptable, NotFound
-from pacs.services.render import MOST_PIXELS, Render
+from pacs.services.render import MOST_PIXELS, Render, _encoded
 from tests.domain.makers import ct, part10
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ def test_code_streams_are_decoded_in_processes_and_look_the_same(node: "Node", s
         assert pictures[0] == pictures[1]
     assert imagecodecs.png_decode(pictures[0]).shape == (24, 30)
     assert any(decoder is not None for decoder in node.decoders._idle.queue)
+
+
+@pytest.mark.parametrize("shape", [(64, 50), (64, 50, 3)])
+def test_a_gif_is_gray_as_it_is_or_close_in_colour(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
+    found = imagecodecs.gif_decode(_encoded(image, Look(GIF)))
+    truth = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    assert np.abs(found.astype(int) - truth).max() <= (0 if image.ndim == 2 else 26)
 
 
 def test_a_decoder_that_dies_is_the_error_of_one_picture(node: "Node") -> None:

@@ -123,13 +123,7 @@ def _frames_of(members: Sequence[StoredInstance]) -> int:
 def _encoded(image: Picture, look: Look) -> bytes:
     try:
         return bytes(_ENCODERS[look.media_type](np.ascontiguousarray(image), look.quality))
-    except (
-        imagecodecs.Jpeg8Error,
-        imagecodecs.PngError,
-        imagecodecs.GifError,
-        imagecodecs.WebpError,
-        ValueError,
-    ) as error:
+    except (RuntimeError, ValueError) as error:  # what the encoders raise is a RuntimeError
         raise NotAcceptable(f"A picture of this size cannot be made as {look.media_type}.") from error
 
 

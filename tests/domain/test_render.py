@@ -216,6 +216,13 @@ def test_a_palette_that_is_not_whole_is_an_honest_no() -> None:
         pictured(PhotometricInterpretation="PALETTE COLOR")
 
 
+@pytest.mark.parametrize(("bits", "level"), [(16, 0x80), (12, 0xFF), (65535, 0x80)])
+def test_deep_colours_are_seen_by_their_upper_bits(bits: int, level: int) -> None:
+    samples = np.full((2, 2, 3), 0x0FF8 if bits == 12 else 0x80FF, np.uint16)
+    found = render.picture(Decoded(samples, "RGB"), Presentation("RGB", bits))
+    assert (found == level).all()
+
+
 def test_malformed_values_count_as_absent() -> None:
     broken = {"WindowCenter": "5", "WindowWidth": "0", "VOILUTSequence": Sequence([item(LUTDescriptor=[0, 0, 16])])}
     assert gray(0, 50, 100, **broken) == [0, 128, 255]

@@ -194,6 +194,9 @@ def test_the_commands_make_a_node_whose_health_checks_pass_and_which_ends_when_a
                 running[name] = spawn(line(name), log=log, env=env[name])
         for name in PROCESSES:
             wait_for(lambda name=name: healthy(file, name, env[name]), f"{name}: {(tmp_path / 'log').read_text()}")
+        url, port = f"http://127.0.0.1:{ports['backend']['HTTP_PORT']}", elsewhere["DICOM_PORT"]
+        smoke = [sys.executable, "-m", "pacs", "smoke", "--url", url, "--host", "127.0.0.1", "--port", port]
+        subprocess.run(smoke, env=env["dimse"], check=True, cwd=shipped.ROOT)
     finally:
         for process in running.values():
             process.terminate()

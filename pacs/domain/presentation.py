@@ -89,17 +89,23 @@ class _Object:
     def _common(self) -> Presentation:
         about = self.description
         label = about.photometric_interpretation
-        padding = self._numbers(self.top, PADDING)[:1] + self._numbers(self.top, PADDING_LIMIT)[:1]
         return Presentation(
             label,
             about.bits_stored,
-            padding=(int(min(padding)), int(max(padding))) if self._is_padded(padding) else None,
+            padding=self._padding(),
             inverted=label == "MONOCHROME1" or self._text(self.top, SHAPE) == "INVERSE",
             palette=self._palette() if label == "PALETTE COLOR" else (),
         )
 
-    def _is_padded(self, padding: list[float]) -> bool:
-        return bool(padding) and self.description.number_type == "integer"
+    def _padding(self) -> tuple[int, int] | None:
+        """The range of padding (PS3.3 C.7.5.1.1.2), with the sign of the samples: it is often written with another."""
+        found = self._numbers(self.top, PADDING)[:1]
+        if not found or self.description.number_type != "integer":
+            return None
+        half = 0x8000 if self.description.pixel_representation == 1 else 0
+        words = [int(number) & 0xFFFF for number in found + self._numbers(self.top, PADDING_LIMIT)[:1]]
+        ends = [(word ^ half) - half for word in words]
+        return min(ends), max(ends)
 
     def _of_frame(self, base: Presentation, groups: Sequence[Item]) -> Presentation:
         transformed = self._macro(groups, TRANSFORMATION) or self.top

@@ -144,6 +144,13 @@ def test_padding_is_black_and_does_not_count_for_contrast() -> None:
     assert gray(3, 3, PixelPaddingValue=3) == [0, 0]
 
 
+def test_padding_written_with_the_wrong_sign_is_padding_all_the_same() -> None:
+    samples = {"rows": 1, "columns": 3, "PixelData": words(-2000, 0, 100, kind="<i2"), "PixelRepresentation": 1}
+    dataset = ct(**samples)
+    dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    assert seen(part10(dataset))[0].tolist() == [0, 0, 255]
+
+
 def test_rescale_comes_before_the_window() -> None:
     rescaled = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": "0.5", "WindowWidth": "101"}
     assert gray(400, 475, 500, 525, 600, **rescaled) == [0, 0, 128, 255, 255]

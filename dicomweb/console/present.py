@@ -6,6 +6,8 @@ from typing import Any
 from pacs.domain.attributes import BY_KEYWORD
 
 Row = dict[str, dict[str, Any]]
+# series of these modalities hold no pictures (PS3.3 C.7.3.1.1.1)
+WITHOUT_PICTURES = frozenset({"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "RTRECORD", "ECG", "PLAN", "REG", "FID"})
 
 
 def values(row: Row, keyword: str) -> list[Any]:
@@ -41,10 +43,16 @@ def moment(value: str | None) -> str:
     return (value or "")[:19].replace("T", " ")
 
 
+def has_pictures(row: Row) -> bool:
+    """Whether a series may have a thumbnail."""
+    return text(row, "Modality") not in WITHOUT_PICTURES
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "attribute": text,
     "person": name,
     "dicom_date": date,
     "dicom_time": time,
     "moment": moment,
+    "has_pictures": has_pictures,
 }

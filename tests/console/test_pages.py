@@ -73,3 +73,10 @@ def test_pages_have_no_inline_script_and_no_foreign_host(client, stored):
 
 def test_static_files_are_served(client):
     assert client.get("/console/static/console.css").status_code == 200
+
+
+def test_series_of_images_have_thumbnails_that_can_be_fetched(client, stored):
+    page = client.get(f"/console/studies/{stored[1].study_uid}").text
+    (source,) = re.findall(r'<img src="(/dicom-web[^"]+)"', page)
+    picture = client.get(source)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")

@@ -29,6 +29,7 @@ SQL = queries("derive")
 LEVEL = 1  # of zlib: three times as fast as 6, a tenth larger
 AT_ONCE = 50
 BUDGET_SECONDS = 0.5  # of each period of the duty: storing goes first
+GIVES_WAY_SECONDS = 20.0
 log = structlog.get_logger()
 
 
@@ -47,6 +48,7 @@ class Derive:
     def __init__(self, pool: ConnectionPool[Any], files: Files) -> None:
         self._pool, self._files = pool, files
         self._after = 0  # up to here nothing is left to derive
+        self._gave_way = 0.0  # since when senders are let go first; 0: they are quiet
         self._lock = threading.Lock()
 
     def ensure(self, instances: Iterable[StoredInstance]) -> Iterator[Derived]:
@@ -84,9 +86,18 @@ class Derive:
             return
         try:
             with transaction(self._pool) as connection, connection.cursor() as cursor:
+                cursor.execute(SQL["may_be_lost"])
                 cursor.executemany(SQL["keep"], rows)
         except Unavailable as error:
             log.warning("derived_not_kept", count=len(rows), exc_info=error)
+
+    def gives_way(self) -> bool:
+        """Whether senders are at work: they go first, but not for ever. Raises Unavailable."""
+        with transaction(self._pool) as connection:
+            row = connection.execute(SQL["senders_at_work"]).fetchone()
+        now = time.monotonic()
+        self._gave_way = (self._gave_way or now) if row and row[0] else 0.0
+        return self._gave_way > 0 and now - self._gave_way < GIVES_WAY_SECONDS
 
     def catch_up(self, seconds: float = BUDGET_SECONDS) -> int:
         """Derive what was stored lately, for about so long; how many. Raises Unavailable."""
@@ -95,11 +106,10 @@ class Derive:
             place = self._after
             while time.monotonic() < until:
                 waiting, settled = self._waiting(place)
-                for instance in waiting:
-                    done += self._derive_one(instance)
-                    place = instance.pk
-                    if time.monotonic() > until:
-                        return done
+                done += self._derive(waiting, until)
+                if time.monotonic() > until:
+                    return done
+                place = waiting[-1].pk if waiting else place
                 if len(waiting) < AT_ONCE:
                     self._after = settled
                     break
@@ -111,19 +121,26 @@ class Derive:
             found = connection.execute(SQL["underived"], {"after": after, "limit": AT_ONCE}).fetchall()
         return [StoredInstance(*columns) for columns in found], row[0] if row else 0
 
-    def _derive_one(self, instance: StoredInstance) -> int:
-        try:
-            return sum(1 for _ in self.ensure([instance]))
-        except (Damaged, NotFound) as error:
-            log.warning("not_derived", sop_instance_uid=instance.sop_instance_uid, exc_info=error)
-        except Exception as error:  # one odd object must not keep the others from their turn
-            log.error("derive_failed", sop_instance_uid=instance.sop_instance_uid, exc_info=error)
-        return 0
+    def _derive(self, waiting: Sequence[StoredInstance], until: float) -> int:
+        """Derive these while there is time and keep them in one transaction; how many."""
+        batch: list[tuple[StoredInstance, Derived]] = []
+        for instance in waiting:
+            try:
+                batch.append((instance, self.make(instance)))
+            except (Damaged, NotFound) as error:
+                log.warning("not_derived", sop_instance_uid=instance.sop_instance_uid, exc_info=error)
+            except Exception as error:  # one odd object must not keep the others from their turn
+                log.error("derive_failed", sop_instance_uid=instance.sop_instance_uid, exc_info=error)
+            if time.monotonic() > until:
+                break
+        self._keep(batch)
+        return len(batch)
 
 
 def derive(node: "Node") -> None:
-    """Derive what was stored lately."""
-    node.derive.catch_up()
+    """Derive what was stored lately, when its senders are done or have been at it for long."""
+    if not node.derive.gives_way():
+        node.derive.catch_up()
 
 
 DUTIES = (Duty("derive", 1.0, derive),)

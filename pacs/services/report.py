@@ -10,8 +10,10 @@ from pacs.domain.levels import Scope
 from pacs.services.retrieve import Retrieve
 
 MEASUREMENT_GROUP = ("125007", "DCM")
-FINDINGS = {("121071", "DCM"), ("276214006", "SCT")}
+FINDING = {("121071", "DCM")}
+CATEGORY = {("276214006", "SCT")}
 FINDING_SITES = {("363698007", "SCT"), ("G-C0E3", "SRT")}
+NAMING = FINDING | CATEGORY | FINDING_SITES  # items that say what a group is about; the others are what it found
 LATERALITY = ("272741003", "SCT")
 
 
@@ -56,7 +58,7 @@ def _groups(container: Dataset) -> Iterator[Dataset]:
 
 def _lines(group: Dataset) -> Iterator[Measurement]:
     items = group.get("ContentSequence", [])
-    finding = _first_meaning(items, FINDINGS)
+    finding = _first_meaning(items, FINDING)
     site = " ".join(filter(None, (_laterality(items), _first_meaning(items, FINDING_SITES))))
     for item in items:
         name = _meaning(item, "ConceptNameCodeSequence")
@@ -64,7 +66,7 @@ def _lines(group: Dataset) -> Iterator[Measurement]:
             measured = item.MeasuredValueSequence[0]
             unit = measured.MeasurementUnitsCodeSequence[0].CodeValue
             yield Measurement(finding, site, name, str(measured.NumericValue), unit)
-        elif item.ValueType == "CODE" and _code(item, "ConceptNameCodeSequence") not in FINDINGS | FINDING_SITES:
+        elif item.ValueType == "CODE" and _code(item, "ConceptNameCodeSequence") not in NAMING:
             yield Measurement(finding, site, name, _meaning(item, "ConceptCodeSequence"), "")
 
 

@@ -33,6 +33,7 @@ def test_measurements_of_a_group_carry_finding_site_and_side():
         "CONTAINER",
         ("125007", "DCM", "Measurement Group"),
         children=[
+            content("CODE", ("276214006", "SCT", "Finding category"), ("91723000", "SCT", "Anatomical Structure")),
             content("CODE", ("121071", "DCM", "Finding"), ("39607008", "SCT", "Lung")),
             content("CODE", ("363698007", "SCT", "Finding Site"), ("39607008", "SCT", "Lung"), [side]),
             content("NUM", ("118565006", "SCT", "Volume"), ("2400.5", ("mL", "UCUM", "milliliter"))),

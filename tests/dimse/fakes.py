@@ -1,4 +1,4 @@
-"""The node's ports as the door sees them (docs/contracts.md), in memory and on a folder, to test the door alone."""
+"""The node's ports as the door sees them, in memory and on a folder, to test the door alone."""
 
 import threading
 from collections.abc import Callable

@@ -17,6 +17,7 @@ from pacs.services.phantom import ChestStudy, files
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SLICES = 20
+PAUSE_SECONDS = 1.5  # between studies: every one of them gets its results before the campaign is over
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Sender(threading.Thread):
         while not self.stop.is_set():
             study = ChestStudy(f"{self.name}-{number}", f"T-{self.name}", "Torture^Test", slices=SLICES, size=64)
             self._deliver(study)
+            self.stop.wait(PAUSE_SECONDS)
             number += 1
 
     def _deliver(self, study: ChestStudy) -> None:

@@ -33,7 +33,6 @@ VERBS = (
     Verb("ai", "models, jobs and results of the AI sidecar", "pacs.cli.ai", servers="running"),
     Verb("db", "upgrade, downgrade or show the database schema", "pacs.cli.db", servers="needed"),
     Verb("config", "show the settings in force", "pacs.cli.config"),
-    Verb("doctor", "check this machine and node; every finding with its cure", "pacs.cli.doctor", servers="running"),
 )
 
 

@@ -45,7 +45,7 @@ docs: $(VENV)/run.stamp ## print config/filmroom.toml and docs/settings.md from 
 	FILMROOM_CONFIG=/dev/null $(BIN)/filmroom config markdown > build.docs && mv build.docs docs/settings.md
 
 lock: $(VENV)/run.stamp ## resolve the dependencies again and pin them with hashes
-	@uv="$(UV)"; uv=$${uv:-$(BIN)/uv}; \
+	@uv="$(UV)"; test -n "$$uv" || { $(PIP) -r requirements-uv.lock && uv=$(BIN)/uv; }; \
 	lock() { $$uv pip compile -q --universal --generate-hashes --python-version 3.11 --upgrade --no-annotate \
 	  --custom-compile-command "make lock" "$$@"; }; \
 	lock --extra embedded pyproject.toml -o requirements.lock && \

@@ -1,0 +1,24 @@
+"""Maintenance and its kin.
+
+Revision ID: 0006
+Revises: 0005
+"""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).with_suffix("")
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql((SQL / "up.sql").read_text(encoding="utf-8"))
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql((SQL / "down.sql").read_text(encoding="utf-8"))

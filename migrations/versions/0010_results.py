@@ -1,0 +1,24 @@
+"""Review, shadow runs and work items of the sidecar.
+
+Revision ID: 0010
+Revises: 0009
+"""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).with_suffix("")
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql((SQL / "up.sql").read_text(encoding="utf-8"))
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql((SQL / "down.sql").read_text(encoding="utf-8"))

@@ -30,6 +30,7 @@ from dicomweb import (
     qido,
     rendered,
     stow,
+    viewer,
     wado,
     wadouri,
 )
@@ -125,8 +126,9 @@ ROUTES: tuple[Row, ...] = (
 
 def build(node: "Node") -> Starlette:
     """The application on this node's services: DICOMweb, admin API, health, and the console's pages."""
+    pages = viewer.routes(node.settings)
     app = Starlette(
-        routes=[*_routes(node, ROUTES), *_console(node), Route("/{path:path}", Nowhere())],
+        routes=[*_routes(node, ROUTES), *pages[:1], *_console(node), *pages[1:], Route("/{path:path}", Nowhere())],
         middleware=[Middleware(Guard, settings=node.settings, metrics=node.metrics), Middleware(WithoutSlash)],
         exception_handlers={FilmroomError: _problem, HTTPException: _http_problem},
     )

@@ -1,0 +1,178 @@
+"""The viewer: OHIF's own files at the root of WEB_PORT, on one origin with the DICOMweb that it reads (console.md).
+
+Its build knows only the root of a site, so it has a port of its own. What it is told of this node is made here; no
+other host is named in it, and its content security policy lets it reach none.
+"""
+
+import base64
+import hashlib
+import json
+import mimetypes
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
+
+from dicomweb import viewerpackage
+from dicomweb.metadata import wants_gzip
+from pacs.settings import Settings
+
+CONFIG = "app-config.js"
+FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
+_HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.[a-z0-9]+$", re.ASCII)  # names that change with their content
+_INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+MEDIA_TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".woff2": "font/woff2"}
+
+SOURCE = {
+    "friendlyName": "Filmroom",
+    "name": "filmroom",
+    "qidoRoot": "/dicom-web",
+    "wadoRoot": "/dicom-web",
+    "wadoUriRoot": "/wado",
+    "qidoSupportsIncludeField": True,
+    "imageRendering": "wadors",
+    "thumbnailRendering": "thumbnail",
+    "thumbnailRequestStrategy": "fetch",
+    "enableStudyLazyLoad": True,
+    "supportsFuzzyMatching": True,
+    "supportsWildcard": True,
+    "supportsReject": False,
+    "dicomUploadEnabled": True,
+    "singlepart": "bulkdata,video,pdf",
+    "omitQuotationForMultipartRequest": True,
+    "bulkDataURI": {"enabled": True},
+}
+CONFIGURATION = {
+    "name": "filmroom",
+    "routerBasename": None,
+    "extensions": [],
+    "modes": [],
+    "customizationService": {},
+    "showStudyList": True,
+    "maxNumberOfWebWorkers": 3,
+    "showWarningMessageForCrossOrigin": False,
+    "showCPUFallbackMessage": True,
+    "showLoadingIndicator": True,
+    "strictZSpacingForVolumeViewport": True,
+    "groupEnabledModesFirst": True,
+    "showErrorDetails": "production",
+    "maxNumRequests": {"interaction": 100, "thumbnail": 5, "prefetch": 25},
+    "defaultDataSourceName": "filmroom",
+    "dataSources": [
+        {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+            "sourceName": "filmroom",
+            "configuration": SOURCE,
+        }
+    ],
+}
+# who is not known is shown the way in, and comes back to the page that was asked for
+LOGIN = """window.config.httpErrorHandler = error => {
+  if (error.status === 401) {
+    window.location.assign('/console/login?next=' + encodeURIComponent(location.pathname + location.search));
+  }
+};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Answers the paths of WEB_PORT that nothing else answers. `policy` is the content security policy of it all."""
+
+    folder: Path
+    policy: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.answer(Request(scope))(scope, receive, send)
+
+    def answer(self, request: Request) -> Response:
+        """A file of the viewer; its one page for whatever path names none, because it routes by itself."""
+        if request.method not in {"GET", "HEAD"}:
+            raise HTTPException(405, "The viewer's files are only read.", headers={"Allow": "GET, HEAD"})
+        name = request.url.path.lstrip("/")
+        if name == CONFIG:
+            return self._sent(Response(configuration(), media_type="text/javascript"), ASK_AGAIN)
+        path = self._file(name)
+        if path is None and PurePosixPath(name).suffix and request.headers.get("sec-fetch-dest") != "document":
+            raise HTTPException(404, "The viewer has no such file.")
+        return self._of_file(path or self.folder / "index.html", request)
+
+    def _file(self, name: str) -> Path | None:
+        """The file of this name inside the folder, links followed; None where there is none."""
+        if not name or "\0" in name or len(name) > 1024:
+            return None
+        path = (self.folder / name).resolve()
+        return path if path.is_relative_to(self.folder) and path.is_file() else None
+
+    def _of_file(self, path: Path, request: Request) -> Response:
+        kind = MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        kept = FOR_EVER if _HASHED.search(path.name) else ASK_AGAIN
+        squeezed = path.with_name(path.name + ".gz")
+        if wants_gzip(request.headers.get("accept-encoding", "")) and squeezed.is_file():
+            headers = {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+            return self._sent(FileResponse(squeezed, media_type=kind, headers=headers), kept)
+        return self._sent(FileResponse(path, media_type=kind, headers={"vary": "Accept-Encoding"}), kept)
+
+    def _sent(self, response: Response, kept: str) -> Response:
+        response.headers["content-security-policy"] = self.policy
+        response.headers["cache-control"] = kept
+        return response
+
+
+class OfPort(Route):
+    """A route that is there at one of our ports only."""
+
+    def __init__(self, path: str, endpoint: Viewer, port: int) -> None:
+        super().__init__(path, endpoint)
+        self.port = port
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        server = scope.get("server")
+        return super().matches(scope) if server is not None and server[1] == self.port else (Match.NONE, {})
+
+
+def routes(settings: Settings) -> list[BaseRoute]:
+    """The root of the viewer's port, and all below it that nothing else answers; none where no viewer was fetched."""
+    found = viewerpackage.folder(settings)
+    if found is None:
+        return []
+    found = found.resolve()
+    shown = Viewer(found, policy((found / "index.html").read_bytes()))
+    return [OfPort(path, shown, settings.web_port) for path in ("/", "/{path:path}")]
+
+
+def policy(page: bytes) -> str:
+    """What the viewer's pages may do: compile its decoders, run its workers, speak to this origin, and no more.
+
+    Scripts written into the page are named by their hashes; style rules are made by its components as they run.
+    """
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in _INLINE.findall(page)
+    )
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src 'self' 'wasm-unsafe-eval' {hashes}",
+            "worker-src 'self' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "media-src 'self' blob:",
+            "connect-src 'self' blob: data:",
+            "object-src 'self' blob:",
+            "frame-src 'self' blob:",
+            "frame-ancestors 'self'",
+            "base-uri 'self'",
+            "form-action 'self'",
+        )
+    )
+
+
+def configuration() -> str:
+    """The script that tells the viewer of this node; its paths are those of the origin that it came from."""
+    return f"window.config = {json.dumps(CONFIGURATION, indent=1)};\n{LOGIN}"

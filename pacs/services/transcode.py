@@ -69,11 +69,7 @@ def explicit_le(file: BinaryIO, instance: Instance, *, decode: Decode = pixels.d
     Damaged when the file is not what was stored. A frame that turns out damaged later raises Damaged while iterating:
     the answer must then be cut off, not ended. The file stays open until the iterator ends; closing it is the caller's.
     """
-    buffer = _mapped(file)
-    try:
-        admitted = admit(buffer, nested=True)
-    except Inadmissible as reason:
-        raise Damaged(f"The stored file of instance {instance.sop_instance_uid} is not readable: {reason}.") from None
+    buffer, admitted = _walked(file, instance)
     if admitted.transfer_syntax_uid == EXPLICIT_LE and admitted.meta and admitted.encoding.explicit:
         return _chunks(buffer, 0, admitted.size)
     head = part10.head(instance.sop_class_uid, instance.sop_instance_uid, EXPLICIT_LE, admitted.meta.get(SOURCE_AE, ""))
@@ -81,6 +77,28 @@ def explicit_le(file: BinaryIO, instance: Instance, *, decode: Decode = pixels.d
     if admitted.data is not None:
         return _gathered([head], _chunks(source, 0, len(admitted.data)))
     return _gathered([head], _Rewriting(source, admitted, decode).run())
+
+
+def native_data_set(
+    file: BinaryIO, instance: Instance, *, explicit: bool, decode: Decode = pixels.decode
+) -> Iterator[bytes]:
+    """The data set alone, without file meta information, as Explicit or Implicit VR Little Endian, in chunks.
+
+    For DIMSE, whose messages carry no file meta information (PS3.7 9.3.1). Raises as `explicit_le`.
+    """
+    buffer, admitted = _walked(file, instance)
+    if admitted.data is not None and explicit:
+        return _chunks(admitted.data, 0, len(admitted.data))
+    source = buffer if admitted.data is None else admitted.data
+    return _gathered([], _Rewriting(source, admitted, decode, explicit=explicit).run())
+
+
+def _walked(file: BinaryIO, instance: Instance) -> tuple[Bytes, Admitted]:
+    buffer = _mapped(file)
+    try:
+        return buffer, admit(buffer, nested=True)
+    except Inadmissible as reason:
+        raise Damaged(f"The stored file of instance {instance.sop_instance_uid} is not readable: {reason}.") from None
 
 
 def _mapped(file: BinaryIO) -> Bytes:
@@ -117,8 +135,9 @@ def _gathered(head: list[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
 class _Rewriting:
     """One object being rewritten, element by element, in ascending order."""
 
-    def __init__(self, source: Bytes, admitted: Admitted, decode: Decode) -> None:
+    def __init__(self, source: Bytes, admitted: Admitted, decode: Decode, *, explicit: bool = True) -> None:
         self.source = source
+        self.header = _header if explicit else _implicit_header
         self.decode = decode
         self.view = memoryview(source)
         self.reader = Reader(self.view, admitted.encoding)
@@ -137,7 +156,7 @@ class _Rewriting:
                 continue
             if tag in replaced:
                 made = replaced[tag]
-                yield _header(tag, made.vr, made.length)
+                yield self.header(tag, made.vr, made.length)
                 yield from made.parts
             else:
                 yield from self._element(item.elements[tag], item, context)
@@ -166,7 +185,7 @@ class _Rewriting:
         odd = length % 2
         if length + odd > LONGEST:
             raise NotAcceptable("A value of this object is too long for Explicit VR Little Endian.")
-        yield _header(element.tag, vr, length + odd)
+        yield self.header(element.tag, vr, length + odd)
         if item.little or element.vr == "UN":
             yield from _chunks(self.source, offset, length)
         else:
@@ -183,9 +202,9 @@ class _Rewriting:
 
     def _sequence(self, element: Element, context: Context) -> Iterator[bytes]:
         if not element.items:
-            yield _header(element.tag, "SQ", 0)
+            yield self.header(element.tag, "SQ", 0)
             return
-        yield _header(element.tag, "SQ", _UNDEFINED)
+        yield self.header(element.tag, "SQ", _UNDEFINED)
         for item in element.items:
             yield _ITEM_BEGINS
             yield from self._elements(item, context, self._replaced_nested(item))
@@ -195,7 +214,7 @@ class _Rewriting:
     def _fragments(self, element: Element) -> Iterator[bytes]:
         """Fragments of an element that is no pixel data: as they are."""
         places = element.fragments or ()
-        yield _header(element.tag, "OB", _UNDEFINED)
+        yield self.header(element.tag, "OB", _UNDEFINED)
         for offset, length in zip(places[::2], places[1::2], strict=True):
             yield _ITEM_HEAD.pack(0xFFFE, 0xE000, length)
             yield from _chunks(self.source, offset, length)
@@ -283,6 +302,10 @@ def _text(vr: str, text: str) -> _Replacement:
     raw = text.encode("ascii", "replace")
     raw += b" " * (len(raw) % 2)
     return _Replacement(vr, len(raw), [raw])
+
+
+def _implicit_header(tag: int, _vr: str, length: int) -> bytes:
+    return _ITEM_HEAD.pack(tag >> 16, tag & 0xFFFF, length)
 
 
 def _header(tag: int, vr: str, length: int) -> bytes:

@@ -19,10 +19,13 @@ from pacs.errors import (
     Reason,
     Refused,
     TooLarge,
+    TooManyAttempts,
+    Unauthorized,
     Unavailable,
     UnsupportedMedia,
 )
 
+REALM = 'Bearer realm="filmroom"'
 RETRY_SECONDS = 30  # when nothing better is known
 
 
@@ -42,6 +45,7 @@ class Failure:
 
 STATUS: dict[type[FilmroomError], int] = {
     BadRequest: 400,
+    Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
     NotAcceptable: 406,
@@ -49,6 +53,7 @@ STATUS: dict[type[FilmroomError], int] = {
     Conflict: 409,
     TooLarge: 413,
     UnsupportedMedia: 415,
+    TooManyAttempts: 429,
     Unavailable: 503,
     Damaged: 500,
 }
@@ -68,7 +73,7 @@ FAILURES: dict[Reason, Failure] = {
     Reason.NOT_ALLOWED: Failure(0x0124, 403),  # PS3.7 C.5.19
     Reason.INTERNAL: Failure(0x0110, 500),  # processing failure
 }
-RETRIED = frozenset({503, 507})  # these say Retry-After
+RETRIED = frozenset({429, 503, 507})  # these say Retry-After
 
 
 def status_of(error: FilmroomError) -> int:
@@ -93,6 +98,13 @@ def of(error: FilmroomError, request_id: str) -> Response:
     if isinstance(error, Refused) and error.refusal_id:
         more["refusal_id"] = error.refusal_id
     response = problem(status, error.code, error.message, request_id, **more)
+    if isinstance(error, Unauthorized):
+        response.headers["www-authenticate"] = challenge(error)
     if status in RETRIED:
         response.headers["retry-after"] = str(getattr(error, "retry_after", RETRY_SECONDS))
     return response
+
+
+def challenge(error: Unauthorized) -> str:
+    """How one makes oneself known (RFC 6750 3)."""
+    return f'{REALM}, error="invalid_token", error_description="{error.message}"' if error.shown else REALM

@@ -108,6 +108,26 @@ class Forbidden(FilmroomError):
     code = "forbidden"
 
 
+class Unauthorized(FilmroomError):
+    """Who asks is not known: no credential, or one that is wrong, spent or revoked. `shown` says one was given."""
+
+    code = "unauthorized"
+
+    def __init__(self, message: str, *, shown: bool = False) -> None:
+        super().__init__(message)
+        self.shown = shown
+
+
+class TooManyAttempts(FilmroomError):
+    """Too many wrong passwords of late; the right one is not heard either for `retry_after` seconds."""
+
+    code = "too-many-attempts"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Unavailable(FilmroomError):
     """A part of the node is away for now (database, Redis, disk, draining); try again later."""
 

@@ -102,7 +102,6 @@ class Settings:
         "",
         shown="unset",
         secret=True,
-        effective=False,
     )
     http_host: str = row("HTTP", "Address that HTTP listens on.", "127.0.0.1")
     http_port: int = row("HTTP", "DICOMweb, admin API, console. 0 = any free port, printed.", 8000, limits=PORT)
@@ -174,16 +173,18 @@ class Settings:
     auth_mode: str = row(
         "Access",
         "`auto`: on loopback no login is asked, elsewhere it is required. `required`. `open`: never (not in "
-        "production). Until accounts are built, serving beyond loopback needs `open`, said explicitly.",
+        "production).",
         "auto",
         choices=("auto", "required", "open"),
     )
-    oidc_issuer: str = row("Access", "Accept bearer tokens of this issuer.", "", shown="unset", effective=False)
-    oidc_audience: str = row("Access", "The audience those tokens name.", "", shown="unset", effective=False)
-    oidc_role_claim: str = row("Access", "The claim that holds roles.", "", shown="unset", effective=False)
-    access_token_expire_minutes: float = row(
-        "Access", "Life of an access token.", 15.0, limits=(1, 1440), effective=False
+    oidc_issuer: str = row(
+        "Access", "Accept bearer tokens of this issuer (its URL, as its tokens name it).", "", shown="unset"
     )
+    oidc_audience: str = row("Access", "The audience those tokens name; needed with OIDC_ISSUER.", "", shown="unset")
+    oidc_role_claim: str = row(
+        "Access", "The claim that holds roles; a dot goes into it, as in `realm_access.roles`.", "", shown="roles"
+    )
+    access_token_expire_minutes: float = row("Access", "Life of an access token.", 15.0, limits=(1, 1440))
     log_level: str = row(
         "Logs", "The least level that is logged.", "info", choices=("debug", "info", "warning", "error")
     )
@@ -227,6 +228,11 @@ class Settings:
     @property
     def disk_reserve_bytes(self) -> int:
         return int(self.disk_reserve_gb * 2**30)
+
+    @property
+    def login_required(self) -> bool:
+        """Whether who asks has to say who they are (security.md 1)."""
+        return self.auth_mode == "required" or (self.auth_mode == "auto" and not self.loopback_only)
 
     @property
     def loopback_only(self) -> bool:

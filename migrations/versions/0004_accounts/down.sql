@@ -1,1 +1,5 @@
-select 1;
+DROP TABLE study_label;
+DROP TABLE login_failure;
+DROP TABLE api_token;
+DROP TABLE session;
+DROP TABLE account;

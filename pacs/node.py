@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pacs.services.lifecycle import Lifecycle
     from pacs.services.listener import Listener
     from pacs.services.models import Models
+    from pacs.services.outgoing import Outgoing
     from pacs.services.reconcile import Reconciler
     from pacs.services.refusals import Refusals
     from pacs.services.relay import Relay
@@ -168,6 +169,13 @@ class Node:
         from pacs.services.render import Render
 
         return Render(self.retrieve, self.files, self.decoders.decode)
+
+    @once
+    def outgoing(self) -> "Outgoing":
+        """What C-GET, C-MOVE and forwarding send."""
+        from pacs.services.outgoing import Outgoing
+
+        return Outgoing(self.pool, self.files, self.decoders.decode, self.settings.home)
 
     @once
     def lifecycle(self) -> "Lifecycle":

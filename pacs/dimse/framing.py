@@ -1,0 +1,82 @@
+"""A data set on disk as the P-DATA-TF PDUs of one message (PS3.8 9.3.5), ready for a send each; nothing is decoded.
+
+The file is read straight into the places between the headers, so each byte is copied once on its way to the socket.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+
+from pacs.dimse.pdu import COMMAND_BIT, LAST_BIT, PDV_HEADER, UNLIMITED_PDU, PduType
+from pacs.errors import Damaged
+from pacs.services.outgoing import Body
+
+CHUNK = 1 << 20  # bytes of a data set that are held at a time
+_HEADER = struct.Struct(">BxLLBB")  # of a PDU with one PDV: type, length, item length, context, control
+_VECTORS = 1_000  # IOV_MAX is 1,024
+
+
+def pieces(context_id: int, command: bytes, body: Body, max_pdu: int) -> Iterator[bytearray]:
+    """The message whose data set is `body`; the command goes with the first piece.
+
+    `max_pdu` is what the receiver announced, 0 for no limit. Raises Damaged when the file ends too early: the message
+    must then be cut off.
+    """
+    room = (max_pdu or UNLIMITED_PDU) - PDV_HEADER.size & ~1  # fragments have even lengths (PS3.8 9.3.5.1)
+    step = max(CHUNK // room, 1) * room
+    head = _framed_command(context_id, command, room)
+    for place in range(0, max(body.length, 1), step):
+        part = Body(body.file, body.offset + place, min(step, body.length - place), body.stored)
+        yield _filled(head, context_id, part, room, last=place + part.length == body.length)
+        head = b""
+
+
+def _framed_command(context_id: int, command: bytes, room: int) -> bytes:
+    parts = []
+    for start in range(0, len(command), room):
+        part = command[start : start + room]
+        control = COMMAND_BIT | (LAST_BIT if start + room >= len(command) else 0)
+        parts.append(_HEADER.pack(PduType.DATA, len(part) + 6, len(part) + 2, context_id, control) + part)
+    return b"".join(parts)
+
+
+def _filled(head: bytes, context_id: int, body: Body, room: int, *, last: bool) -> bytearray:
+    """The head, then PDUs around the bytes of the body."""
+    number, offset, length = body.file.fileno(), body.offset, body.length
+    count = max(-(-length // room), 1)
+    buffer = bytearray(len(head) + length + count * _HEADER.size)
+    buffer[: len(head)] = head
+    view, place, left = memoryview(buffer), len(head), length
+    slots = []
+    for _ in range(count):
+        part = min(room, left)
+        left -= part
+        control = LAST_BIT if last and not left else 0
+        _HEADER.pack_into(buffer, place, PduType.DATA, part + 6, part + 2, context_id, control)
+        place += _HEADER.size
+        slots.append(view[place : place + part])
+        place += part
+    for start in range(0, count, _VECTORS):
+        offset += _read(number, offset, slots[start : start + _VECTORS])
+    return buffer
+
+
+def _read(number: int, offset: int, slots: list[memoryview]) -> int:
+    """Fill the slots from a place of the file; how many bytes."""
+    wanted = sum(map(len, slots))
+    found = os.preadv(number, slots, offset)
+    if found < wanted:  # a signal, or a network file system; rare
+        for slot in slots:
+            skipped = min(found, len(slot))
+            found -= skipped
+            _read_slot(number, offset + skipped, slot[skipped:])
+            offset += len(slot)
+    return wanted
+
+
+def _read_slot(number: int, offset: int, slot: memoryview) -> None:
+    while slot:
+        found = os.preadv(number, [slot], offset)
+        if not found:
+            raise Damaged("The file of this object ends too early; restore it from a backup.")
+        slot, offset = slot[found:], offset + found

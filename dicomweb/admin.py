@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicomweb.resources import run as in_thread
-from dicomweb.resources import uid
+from dicomweb.resources import source, uid
 from pacs.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -90,6 +90,25 @@ async def run(node: "Node", request: Request) -> Response:
     if not (model is None or isinstance(model, str)) or not isinstance(priority, str):
         raise BadRequest('The body is {"model": "name", "priority": "urgent" or "normal" or "low"}, both optional.')
     return answer(await in_thread(lambda: node.jobs.run(study, model, priority)), 202)
+
+
+async def maintenance(node: "Node", _request: Request) -> Response:
+    """Whether maintenance is on, what still runs, and what has happened since it began."""
+    return answer(await in_thread(node.maintenance.as_json))
+
+
+async def set_maintenance(node: "Node", request: Request) -> Response:
+    """Turns maintenance on or off: `state`, and for on `message` and `refuse_stores`."""
+    body = await json_object(request)
+    state, message, refuse = body.get("state"), body.get("message", ""), body.get("refuse_stores", False)
+    if state not in {"on", "off"} or not isinstance(message, str) or not isinstance(refuse, bool):
+        raise BadRequest('The body is {"state": "on" or "off", "message": "text", "refuse_stores": true or false}.')
+    who = source(request, node.settings, "api")
+    if state == "on":
+        await in_thread(lambda: node.maintenance.on(who, message=message, refuse_stores=refuse))
+        return await maintenance(node, request)
+    window, happened = await in_thread(lambda: node.maintenance.off(who))
+    return answer({**(await in_thread(node.maintenance.as_json)), "since": window.since, "happened": happened})
 
 
 async def json_object(request: Request) -> dict[str, Any]:

@@ -113,6 +113,8 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", f"{API}/refusals/{{id}}", admin.refusal, "status"),
     Row("GET", f"{API}/changes", admin.changes, "changes"),
     Row("GET", f"{API}/conflicts", admin.conflicts, "status"),
+    Row("GET", f"{API}/maintenance", admin.maintenance, "status"),
+    Row("PUT", f"{API}/maintenance", admin.set_maintenance, "control"),
     Row("GET", f"{API}/ai/models", admin.models, "ai"),
     Row("GET", f"{API}/ai/jobs", admin.jobs, "ai"),
     Row("GET", f"{API}/ai/jobs/{{id}}", admin.job, "ai"),

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
     from pacs.bus.stream import Stream
     from pacs.services.audit import Audit
+    from pacs.services.auditchain import Chain
+    from pacs.services.backup import Backup
     from pacs.services.books import Books
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
     from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
+    from pacs.services.gate import Gate
     from pacs.services.health import Health
     from pacs.services.ingest import Ingest
     from pacs.services.instances import Files
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from pacs.services.ledger import Ledger
     from pacs.services.lifecycle import Lifecycle
     from pacs.services.listener import Listener
+    from pacs.services.maintenance import Windows
     from pacs.services.models import Models
     from pacs.services.outgoing import Outgoing
     from pacs.services.reconcile import Reconciler
@@ -37,11 +41,13 @@ if TYPE_CHECKING:
     from pacs.services.relay import Relay
     from pacs.services.render import Render
     from pacs.services.report import Report
+    from pacs.services.restore import Restore
     from pacs.services.retrieve import Retrieve
     from pacs.services.scrub import Scrub
     from pacs.services.search import Search
     from pacs.services.status import StatusBoard
     from pacs.services.sweep import Sweep
+    from pacs.services.wholeness import Wholeness
     from pacs.store.base import Store
 
 MOST_DECODERS = 8  # of one process; each may hold a few frames
@@ -87,7 +93,7 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "decoders", "refusals", "audit", "store", "stream", "pool", "metrics"):
+        for name in ("ingest", "gate", "decoders", "refusals", "audit", "store", "stream", "pool", "metrics"):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
@@ -119,13 +125,37 @@ class Node:
     def audit(self) -> "Audit":
         from pacs.services.audit import Audit
 
-        return Audit(self.pool)
+        return Audit(self.pool, self.metrics)
+
+    @once
+    def chain(self) -> "Chain":
+        from pacs.services.auditchain import Chain
+
+        return Chain(self.pool)
 
     @once
     def ingest(self) -> "Ingest":
         from pacs.services.ingest import Ingest
 
-        return Ingest(self.settings, self.store, self.refusals, self.metrics, self.component)
+        ingest = Ingest(
+            self.settings, self.store, self.refusals, self.metrics, self.component, closed_to=self.gate.refusal
+        )
+        self.gate.under_way = ingest.under_way
+        self.gate.start()
+        return ingest
+
+    @once
+    def gate(self) -> "Gate":
+        """What this process knows of maintenance."""
+        from pacs.services.gate import Gate
+
+        return Gate(self.settings.database_url, self.component)
+
+    @once
+    def maintenance(self) -> "Windows":
+        from pacs.services.maintenance import Windows
+
+        return Windows(self.books)
 
     @once
     def search(self) -> "Search":
@@ -194,6 +224,24 @@ class Node:
         from pacs.services.scrub import Scrub
 
         return Scrub(self.pool, self.store, self.findings)
+
+    @once
+    def wholeness(self) -> "Wholeness":
+        from pacs.services.wholeness import Wholeness
+
+        return Wholeness(self.pool, self.store)
+
+    @once
+    def backup(self) -> "Backup":
+        from pacs.services.backup import Backup
+
+        return Backup(self.settings, self.pool, self.store)
+
+    @once
+    def restore(self) -> "Restore":
+        from pacs.services.restore import Restore
+
+        return Restore(self.settings, self.pool)
 
     @once
     def conflicts(self) -> "Conflicts":

@@ -15,7 +15,9 @@ HERE = Path(__file__).parent
 
 def routes(node: Node) -> list[BaseRoute]:
     """Studies at `/console/`, one study at `/console/studies/{uid}`, static files below `/console/static`."""
-    pages = Pages(node, _templates())
+    templates = _templates()
+    templates.globals["notice"] = lambda: node.gate.state().sentence  # known to this process: no question a page
+    pages = Pages(node, templates)
     return [
         Route("/console/", pages.studies, name="console-studies"),
         Route("/console/studies/{study}", pages.study, name="console-study"),

@@ -31,6 +31,15 @@ VERBS = (
     Verb("demo", "seed or purge marked demo studies", "pacs.cli.demo", servers="needed"),
     Verb("smoke", "store, find, retrieve and delete a synthetic study through every door", "pacs.cli.smoke", "running"),
     Verb("ai", "models, jobs and results of the AI sidecar", "pacs.cli.ai", servers="running"),
+    Verb(
+        "maintenance",
+        "pause AI jobs, and storing if wanted, and wait until nothing runs",
+        "pacs.cli.maintenance",
+        "needed",
+    ),
+    Verb("backup", "save database, objects, models and configuration while the node runs", "pacs.cli.backup", "needed"),
+    Verb("restore", "bring a backup back into an empty system, then verify", "pacs.cli.restore", servers="needed"),
+    Verb("verify", "compare index and store, and every byte with its digest", "pacs.cli.verify", servers="needed"),
     Verb("db", "upgrade, downgrade or show the database schema", "pacs.cli.db", servers="needed"),
     Verb("config", "show the settings in force", "pacs.cli.config"),
 )

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from pacs.errors import FilmroomError, Unavailable
 from pacs.index import schema
+from pacs.services.gate import read
 from pacs.settings import Settings
 
 PATIENCE = 2.0  # of each check, in seconds
@@ -81,9 +82,9 @@ class Health:
         schema.require_head(schema.recorded_in(self._pool, PATIENCE))
 
     def _maintenance(self) -> None:
-        state = schema.node_state(self._pool, "maintenance", PATIENCE) or {}
-        if state.get("state", "off") != "off":
-            raise Unavailable("Maintenance is on.")
+        state = read(schema.node_state(self._pool, "maintenance", PATIENCE))
+        if state.on:
+            raise Unavailable(f"{state.sentence} It is ended by: filmroom maintenance off")
 
     def _redis(self) -> None:
         url = self._settings.redis_url

@@ -90,6 +90,7 @@ class Incoming:
 
     def abort(self) -> None:
         """Forget it; the temporary file is gone. Idempotent."""
+        self._ingest.ended(self)
         if self.settling is not None:
             self.settling.result()  # a file must not be closed under its fsync
         self.draft.discard()

@@ -5,7 +5,9 @@ file and folder side by side with the commit of its row, shared with whoever els
 """
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakSet
 
 import structlog
 
@@ -41,8 +43,16 @@ class Ingest:
     """Takes objects in. Thread-safe; all threads of a process share its commits."""
 
     def __init__(
-        self, settings: Settings, store: Store, refusals: Refusals, metrics: Metrics, component: str = "ingest"
+        self,
+        settings: Settings,
+        store: Store,
+        refusals: Refusals,
+        metrics: Metrics,
+        component: str = "ingest",
+        *,
+        closed_to: Callable[[str], str] = lambda _door: "",
     ) -> None:
+        """`closed_to`: why nothing may come through a door now, "" when it may; must not wait for anything."""
         self.largest = settings.max_upload_bytes
         self.replaces = settings.dicom_duplicates == "replace"
         self._reserve = settings.disk_reserve_bytes
@@ -55,6 +65,8 @@ class Ingest:
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
         self._unsettled: set[str] = set()
         self._under_way: set[Future[Stored]] = set()
+        self._begun: WeakSet[Incoming] = WeakSet()
+        self._closed_to = closed_to
         self._closed = False
         self._stored = metrics.counter("filmroom_stored", "Objects accepted", ("door", "outcome"))
         self._refused = metrics.counter("filmroom_refused", "Objects refused", ("door", "reason"))
@@ -78,7 +90,20 @@ class Ingest:
             has_space, message = False, "The file store cannot be used; look at DICOM_STORAGE_DIR and its owner."
         if not has_space:
             raise self.refusal(source, expected, Reason.OUT_OF_SPACE, message)
-        return Incoming(self, self._store.draft(), source, expected, raw)
+        incoming = Incoming(self, self._store.draft(), source, expected, raw)
+        self._begun.add(incoming)  # before the look at the gate: whoever closes it and then counts sees this one
+        if closed := self._closed_to(source.door):
+            incoming.abort()
+            raise self.refusal(source, expected, Reason.UNAVAILABLE, closed)
+        return incoming
+
+    def under_way(self) -> int:
+        """How many objects have begun and are not answered for."""
+        return len(self._begun) + len(self._under_way)
+
+    def ended(self, incoming: Incoming) -> None:
+        """An object that had begun is on its way into the index, or will not come."""
+        self._begun.discard(incoming)
 
     def has_space(self) -> bool:
         """Whether more than the reserve is free. Raises OSError."""
@@ -90,6 +115,7 @@ class Ingest:
         answer.set_running_or_notify_cancel()  # a door that stops waiting does not stop the store
         self._under_way.add(answer)
         answer.add_done_callback(self._under_way.discard)
+        self.ended(incoming)
         try:
             self._threads.submit(self._take, incoming, answer)
         except RuntimeError:

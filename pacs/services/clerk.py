@@ -28,6 +28,7 @@ TABLES = (
     "pacs.services.derive:DUTIES",
     "pacs.services.lifecycle:DUTIES",
     "pacs.services.changes:DUTIES",
+    "pacs.services.auditchain:DUTIES",
     "pacs.services.sweep:DUTIES",
     "pacs.services.scrub:DUTIES",
     "pacs.services.refusals:DUTIES",

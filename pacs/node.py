@@ -6,7 +6,7 @@ A process builds one node, passes it to its door and closes it at the end.
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, overload
 
 from pacs.index.pool import open_pool
 from pacs.settings import Settings
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
     from pacs.bus.stream import Stream
+    from pacs.domain.roles import Visible
+    from pacs.services.accounts import Accounts
     from pacs.services.audit import Audit
     from pacs.services.auditchain import Chain
     from pacs.services.backup import Backup
     from pacs.services.books import Books
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
+    from pacs.services.credentials import Credentials
     from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
@@ -30,12 +33,15 @@ if TYPE_CHECKING:
     from pacs.services.ingest import Ingest
     from pacs.services.instances import Files
     from pacs.services.jobs import Jobs
+    from pacs.services.keys import Keys
+    from pacs.services.labels import Labels
     from pacs.services.ledger import Ledger
     from pacs.services.lifecycle import Lifecycle
     from pacs.services.listener import Listener
     from pacs.services.maintenance import Windows
     from pacs.services.models import Models
     from pacs.services.outgoing import Outgoing
+    from pacs.services.passwords import Passwords
     from pacs.services.reconcile import Reconciler
     from pacs.services.refusals import Refusals
     from pacs.services.relay import Relay
@@ -45,8 +51,11 @@ if TYPE_CHECKING:
     from pacs.services.retrieve import Retrieve
     from pacs.services.scrub import Scrub
     from pacs.services.search import Search
+    from pacs.services.sessions import Sessions
+    from pacs.services.signin import SignIn
     from pacs.services.status import StatusBoard
     from pacs.services.sweep import Sweep
+    from pacs.services.tokens import Tokens
     from pacs.services.wholeness import Wholeness
     from pacs.store.base import Store
 
@@ -119,7 +128,7 @@ class Node:
     def refusals(self) -> "Refusals":
         from pacs.services.refusals import Refusals
 
-        return Refusals(self.pool)
+        return Refusals(self.pool, self.audit.note)
 
     @once
     def audit(self) -> "Audit":
@@ -320,3 +329,60 @@ class Node:
         from pacs.services.report import Report
 
         return Report(self.retrieve)
+
+    # --- who may come in ---
+
+    @once
+    def keys(self) -> "Keys":
+        from pacs.services.keys import Keys
+
+        return Keys(self.settings)
+
+    @once
+    def passwords(self) -> "Passwords":
+        from pacs.services.passwords import Passwords
+
+        return Passwords()
+
+    @once
+    def sessions(self) -> "Sessions":
+        from pacs.services.sessions import Sessions
+
+        return Sessions(self.pool, self.keys, self.settings.access_token_expire_minutes * 60)
+
+    @once
+    def tokens(self) -> "Tokens":
+        from pacs.services.tokens import Tokens
+
+        return Tokens(self.pool)
+
+    @once
+    def accounts(self) -> "Accounts":
+        from pacs.services.accounts import Accounts
+
+        return Accounts(self.pool, self.passwords, self.sessions)
+
+    @once
+    def sign_in(self) -> "SignIn":
+        from pacs.services.signin import SignIn
+
+        return SignIn(self.pool, self.passwords, self.sessions)
+
+    @once
+    def credentials(self) -> "Credentials":
+        from pacs.services.credentials import Credentials
+        from pacs.services.oidc import Oidc
+
+        return Credentials(self.keys, self.sessions, self.tokens, Oidc(self.settings))
+
+    @once
+    def labels(self) -> "Labels":
+        from pacs.services.labels import Labels
+
+        return Labels(self.pool)
+
+    def within(self, visible: "Visible") -> "Node":
+        """This node as somebody sees it who may see a part of the archive only."""
+        from pacs.services.scoped import NodeInPart
+
+        return cast("Node", NodeInPart(self, visible))

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _serve_one(component: Component, settings: Settings) -> int:
     """One process, until SIGTERM or SIGINT. Its exit code is what its entry point returns."""
+    refuse_unsafe(settings)  # before a key is made: production brings its own
     prepare_home(settings.home)
     settings = _with_servers(with_secret_key(settings), component)
     refuse_unsafe(settings)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from pacs.domain.levels import Level
+from pacs.domain.roles import Visible
 
 TagPath = tuple[int, ...]  # (0x00400275, 0x00400009): the last is the attribute, those before it are sequences
 
@@ -31,6 +32,7 @@ class Query:
     offset: int = 0
     parents: bool = True  # answers carry the attributes of the levels above
     show_hidden: bool = False  # rejected and superseded results too
+    visible: Visible | None = None  # the part of the archive that the caller may see; None: all of it
 
 
 @dataclass(frozen=True, slots=True)

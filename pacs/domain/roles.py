@@ -119,6 +119,9 @@ def visible_from(stored: Mapping[str, Any] | None) -> Visible | None:
 
 def _words(given: object, name: str) -> tuple[str, ...]:
     fine = isinstance(given, list) and len(given) <= MOST_WORDS
-    if not fine or not all(isinstance(word, str) and 0 < len(word.strip()) <= LONGEST_WORD for word in given):  # type: ignore[attr-defined]
+    if not fine or not all(
+        isinstance(word, str) and 0 < len(word.strip()) <= LONGEST_WORD and "\0" not in word
+        for word in given  # type: ignore[attr-defined]
+    ):
         raise BadRequest(f"{name} is a list of at most {MOST_WORDS} words of up to {LONGEST_WORD} characters.")
     return tuple(dict.fromkeys(word.strip() for word in given))  # type: ignore[attr-defined]

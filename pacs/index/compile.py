@@ -21,6 +21,7 @@ from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
 from pacs.domain.query import Condition, Query
 from pacs.index.computed import SHOWN, SHOWN_IN_LISTS, computed
 from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
+from pacs.index.visible import visible_test
 
 TABLES: Mapping[Level, str] = {
     Level.PATIENT: "patient",
@@ -181,6 +182,8 @@ def _where(parameters: Parameters, criteria: _Criteria, query: Query) -> Composa
         parts.append(_below(parameters, criteria, query))
     if not query.show_hidden:
         parts.append((SHOWN if _names(criteria, FEW) else SHOWN_IN_LISTS)[query.level])
+    if query.visible is not None:
+        parts.append(visible_test(parameters, query.visible, query.level))
     return conjunction(parts)
 
 

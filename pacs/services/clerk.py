@@ -32,6 +32,7 @@ TABLES = (
     "pacs.services.sweep:DUTIES",
     "pacs.services.scrub:DUTIES",
     "pacs.services.refusals:DUTIES",
+    "pacs.services.sessions:DUTIES",
     "pacs.services.demo:DUTIES",
 )
 LOCK = 0x46494C4D  # one clerk a database

@@ -10,6 +10,8 @@ import pytest
 from pacs import node as nodes
 from pacs.domain.events import Source
 from pacs.errors import BadRequest, Reason, Refused
+from pacs.services import gate as gates
+from pacs.services import maintenance as windows
 from pacs.services.gate import Gate, Maintenance, read
 from tests.jobbooks import Archive, to_run
 from tests.services.specimens import SOURCE, ct, part10, put, query
@@ -26,7 +28,9 @@ def archive(database_url):
 
 
 @pytest.fixture(autouse=True)
-def ended(node, archive):
+def ended(node, archive, monkeypatch):
+    for module in (gates, windows):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
     yield
     archive.sql("DELETE FROM ai_job")
     node.maintenance.off(OPERATOR)
@@ -110,7 +114,7 @@ def test_draining_waits_for_running_jobs_and_names_them_when_the_time_is_over(no
     (line,) = last.lines()
     assert f"job {job} " in line
     assert "worker-7" in line
-    threading.Timer(1.5, node.jobs.leases.fail, (lease, "failed", "It failed.")).start()
+    threading.Timer(0.8, node.jobs.leases.fail, (lease, "failed", "It failed.")).start()
     *_, last = node.maintenance.drain(PATIENCE)
     assert last.nothing
     assert query(node, "SELECT count(*) FROM ai_job WHERE state IN ('RUNNING', 'STORING')") == [(0,)]
@@ -121,7 +125,7 @@ def test_draining_waits_for_objects_that_had_begun_where_storing_is_refused(node
     incoming = node.ingest.begin(SOURCE)
     incoming.write(part10(ct()))
     node.maintenance.on(OPERATOR, refuse_stores=True)
-    *_, last = node.maintenance.drain(2.5)
+    *_, last = node.maintenance.drain(1.0)
     assert last.storing
     assert "still stores" in last.lines()[0]
     assert node.ingest.store(incoming).outcome == "stored"

@@ -9,13 +9,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install dev test lint format torture bench docs lock clean
+.PHONY: help run viewer install dev test lint format torture bench docs lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r n t; do printf '  make %-10s %s\n' "$$n" "$$t"; done
 
 run: $(VENV)/run.stamp ## install what is missing and run the node on servers of its own; Ctrl-C stops it
+	@$(BIN)/python -m dicomweb.viewerpackage || true
 	@exec $(BIN)/filmroom serve
+
+viewer: $(VENV)/run.stamp ## fetch the viewer (OHIF) through npm and check it; the web port shows it from then on
+	@$(BIN)/python -m dicomweb.viewerpackage
 
 install: $(VENV)/run.stamp ## install Filmroom into .venv, without running it
 

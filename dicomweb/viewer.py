@@ -14,15 +14,16 @@ from pathlib import Path, PurePosixPath
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from dicomweb import viewerpackage
+from dicomweb import urls, viewerpackage
 from dicomweb.metadata import wants_gzip
 from pacs.settings import Settings
 
 CONFIG = "app-config.js"
+PAGE = "/viewer"  # with ?StudyInstanceUIDs=
 FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 _HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.[a-z0-9]+$", re.ASCII)  # names that change with their content
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
@@ -137,19 +138,36 @@ class OfPort(Route):
 
 
 def routes(settings: Settings) -> list[BaseRoute]:
-    """The root of the viewer's port, and all below it that nothing else answers; none where no viewer was fetched."""
+    """The root of the viewer's port, the way there from our other port, and whatever else nothing else answers at the
+    viewer's port; none where no viewer was fetched."""
     found = viewerpackage.folder(settings)
     if found is None:
         return []
     found = found.resolve()
     shown = Viewer(found, policy((found / "index.html").read_bytes()))
-    return [OfPort(path, shown, settings.web_port) for path in ("/", "/{path:path}")]
+
+    async def there(request: Request) -> Response:
+        return RedirectResponse(f"{root(request, settings)}{PAGE}?{request.url.query}", 307)
+
+    anywhere = OfPort("/{path:path}", shown, settings.web_port)
+    return [OfPort("/", shown, settings.web_port), OfPort(PAGE, shown, settings.web_port), Route(PAGE, there), anywhere]
+
+
+def root(request: Request, settings: Settings) -> str:
+    """Scheme, host and port of the viewer, as a client of our other port reaches it."""
+    base = urls.base(request, settings)
+    here = urls.split_host(base.partition("://")[2])
+    listening = (request.scope.get("server") or ("", None))[1]
+    if here is None or here[1] != listening:  # a proxy shows all on one origin
+        return base
+    return f"{base.rpartition(':')[0]}:{settings.web_port}"
 
 
 def policy(page: bytes) -> str:
-    """What the viewer's pages may do: compile its decoders, run its workers, speak to this origin, and no more.
+    """What the viewer's pages may do: run its scripts and workers, speak to this origin, and no more.
 
-    Scripts written into the page are named by their hashes; style rules are made by its components as they run.
+    Scripts written into the page are named by their hashes. Its decoders are bound by functions that they make of text
+    as they load, hence `unsafe-eval`; style rules are made by its components as they run.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in _INLINE.findall(page)
@@ -157,7 +175,7 @@ def policy(page: bytes) -> str:
     return "; ".join(
         (
             "default-src 'self'",
-            f"script-src 'self' 'wasm-unsafe-eval' {hashes}",
+            f"script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval' {hashes}",
             "worker-src 'self' blob:",
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",

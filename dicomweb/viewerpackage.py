@@ -4,6 +4,7 @@
 browser (models run on the node) and samples that speak to foreign hosts: a quarter of the package is what is used.
 """
 
+import argparse
 import base64
 import gzip
 import hashlib
@@ -39,10 +40,21 @@ class NotFetched(FilmroomError):
 
 
 def folder(settings: Settings) -> Path | None:
-    """Where the viewer's files are: in the home, or in the user's cache; None where they have not been fetched."""
+    """Where the viewer's files are: in the home, beside the installed Python, or in the user's cache; None where they
+    have not been fetched."""
     home = settings.filmroom_home
     places = [] if home is None else [home / "viewer" / NAME]
-    return next((place for place in [*places, cache()] if (place / "index.html").is_file()), None)
+    return next((place for place in [*places, shared(), cache()] if is_there(place)), None)
+
+
+def is_there(place: Path) -> bool:
+    """Whether a folder holds the viewer; one is put in its place whole or not at all."""
+    return (place / "index.html").is_file()
+
+
+def shared() -> Path:
+    """The folder that belongs to this Python environment: that of an image, or of all users of a machine."""
+    return Path(sys.prefix) / "share" / "filmroom" / NAME
 
 
 def cache() -> Path:
@@ -50,13 +62,13 @@ def cache() -> Path:
     return user_cache_path("filmroom", appauthor=False) / NAME
 
 
-def fetch(target: Path) -> None:
-    """Fetch, check and unpack into `target`, which is there whole or not at all. Raises NotFetched."""
+def fetch(target: Path, package: Path | None = None) -> None:
+    """Fetch (unless `package` is there already), check and unpack into `target`. Raises NotFetched."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".viewer-", dir=target.parent) as work:
-        package = _pack(Path(work))
-        check(package)
-        unpack(package, Path(work) / NAME)
+        found = package or _pack(Path(work))
+        check(found)
+        unpack(found, Path(work) / NAME)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(Path(work) / NAME, target)
 
@@ -66,7 +78,7 @@ def _pack(work: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise NotFetched("npm is not installed, and the viewer comes with it; install npm, then: make viewer")
-    line = [npm, "pack", "--silent", "--ignore-scripts", f"{PACKAGE}@{VERSION}"]
+    line = [npm, "pack", "--silent", "--ignore-scripts", "--fetch-retries=0", f"{PACKAGE}@{VERSION}"]
     try:
         subprocess.run(line, cwd=work, check=True, capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
@@ -115,19 +127,21 @@ def is_used(name: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fetch what is missing, into the folder named or into the user's cache; one line, whatever comes of it."""
-    target = Path(argv[0]) / NAME if argv else cache()
+    """Fetch what is missing; one line, whatever comes of it."""
+    parser = argparse.ArgumentParser(prog="python -m dicomweb.viewerpackage", description="Fetch the viewer's files.")
+    parser.add_argument("--into", type=Path, help="the folder to keep them in, instead of the user's cache")
+    parser.add_argument("--package", type=Path, help="the package of npm, where it is at hand")
+    args = parser.parse_args(argv)
+    target = cache() if args.into is None else args.into / NAME
     try:
-        found = target if (target / "index.html").is_file() else None if argv else folder(load())
-        if found is not None:
-            print(f"The viewer is there: {found}")
-            return 0
-        fetch(target)
+        found = (target if is_there(target) else None) if args.into else folder(load())
+        if found is None:
+            fetch(target, args.package)
     except (FilmroomError, OSError, tarfile.TarError) as error:
-        reason = error.message if isinstance(error, FilmroomError) else f"The viewer could not be kept ({error})."
+        reason = error.message if isinstance(error, FilmroomError) else f"its files cannot be kept ({error})."
         print(f"No viewer on the web port: {reason}", file=sys.stderr)
         return 1
-    print(f"The viewer is ready: {target}")
+    print(f"The viewer is there: {found or target}")
     return 0
 
 

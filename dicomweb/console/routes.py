@@ -6,6 +6,7 @@ import jinja2
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dicomweb import viewerpackage
 from dicomweb.console import present
 from dicomweb.console.pages import Pages
 from pacs.node import Node
@@ -17,6 +18,7 @@ def routes(node: Node) -> list[BaseRoute]:
     """Studies at `/console/`, one study at `/console/studies/{uid}`, static files below `/console/static`."""
     templates = _templates()
     templates.globals["notice"] = lambda: node.gate.state().sentence  # known to this process: no question a page
+    templates.globals["has_viewer"] = viewerpackage.folder(node.settings) is not None
     pages = Pages(node, templates)
     return [
         Route("/console/", pages.studies, name="console-studies"),

@@ -30,10 +30,12 @@ UPDATE study SET legal_hold = %(legal_hold)s WHERE study_uid = %(study_uid)s RET
 SELECT patient_id, study_uid, series_uid, sop_instance_uid FROM remove_instances(%(pks)s, %(cause)s);
 
 -- name: graves
--- Objects whose grace time is over and that nothing in the index names.
+-- Objects whose grace time is over and that nothing in the index names; none while a backup saves them.
 SELECT pk, object_name FROM tombstone
 WHERE made_at < now() - %(seconds)s * interval '1 second'
   AND NOT EXISTS (SELECT FROM instance WHERE instance.object_name = tombstone.object_name)
+  AND NOT EXISTS (SELECT FROM node_state WHERE key = 'backup' AND value ->> 'state' = 'running'
+                  AND changed_at > now() - interval '10 minutes')
 ORDER BY pk LIMIT %(limit)s;
 
 -- name: close_graves

@@ -3,14 +3,17 @@
 import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dicomweb import trail
 from dicomweb.resources import run as in_thread
 from dicomweb.resources import source, uid
+from pacs.domain.moments import moment
 from pacs.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -43,7 +46,22 @@ async def changes(node: "Node", request: Request) -> Response:
     since, limit = number(request, "since", 0), number(request, "limit", DEFAULT_LIST, LONGEST_LIST)
     found = await in_thread(lambda: node.changes.since(since, limit))
     items = [plain(change) for change in found]
-    return answer({"items": items, "next": items[-1]["seq"] if items else since})
+    response = answer({"items": items, "next": items[-1]["seq"] if items else since})
+    return trail.about(response, **trail.of_items(items))
+
+
+async def audit(node: "Node", request: Request) -> Response:
+    """Who did what, newest first: of a `patient`, with a `study`, by a `user`, `from` and `to` a time. `next` is the
+    `after` of the rows before."""
+    after, limit = number(request, "after", 0), number(request, "limit", DEFAULT_LIST, LONGEST_LIST)
+    wanted = {name: request.query_params.get(name) for name in ("patient", "study", "user")}
+    since, until = time_of(request, "from"), time_of(request, "to", end=True)
+    call = partial(node.audit.find, **wanted, since=since, until=until, before=after or None, limit=limit)
+    found = await in_thread(call)
+    about = {"patient_id": wanted["patient"] or "", "study_uid": wanted["study"] or ""}
+    asked = [name for name in ("patient", "study", "user", "from", "to") if request.query_params.get(name)]
+    response = listing(found, more=len(found) == limit)
+    return trail.about(response, **about, listed=(), detail={"asked": asked})
 
 
 async def models(node: "Node", _request: Request) -> Response:
@@ -136,6 +154,12 @@ def number(request: Request, name: str, default: int, most: int = 2**63 - 1) -> 
     return default if text is None else min(_whole(text, name), most)
 
 
+def time_of(request: Request, name: str, *, end: bool = False) -> datetime | None:
+    """A time among the query parameters; a day is its beginning, or its end. Raises BadRequest."""
+    text = request.query_params.get(name)
+    return moment(text, name, end=end) if text else None
+
+
 def _whole(text: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise BadRequest(f"{name} must be a whole number, zero or more.")
@@ -145,13 +169,16 @@ def _whole(text: str, name: str) -> int:
 def listing(items: list[Any], *, more: bool = False) -> Response:
     """A list as all lists of this API come; `next` is the id to go on after, or null."""
     plain_items = [plain(item) for item in items]
-    return answer({"items": plain_items, "next": plain_items[-1]["id"] if more and plain_items else None})
+    response = answer({"items": plain_items, "next": plain_items[-1]["id"] if more and plain_items else None})
+    return trail.about(response, **trail.of_items(plain_items))
 
 
 def answer(body: Any, status: int = 200) -> Response:
     """A JSON answer that nobody keeps."""
-    raw = orjson.dumps(plain(body), default=str)
-    return Response(raw, status, {"cache-control": "no-store"}, "application/json")
+    whole = plain(body)
+    response = Response(orjson.dumps(whole, default=str), status, {"cache-control": "no-store"}, "application/json")
+    study = whole.get("study_uid") if isinstance(whole, dict) else None
+    return trail.about(response, study_uid=study) if isinstance(study, str) else response
 
 
 def plain(value: Any) -> Any:

@@ -30,13 +30,13 @@ from dicomweb import (
     qido,
     rendered,
     stow,
+    trail,
     viewer,
     wado,
     wadouri,
 )
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
-from dicomweb.resources import source
 from dicomweb.stream import bare
 from pacs.domain.levels import Level
 from pacs.errors import FilmroomError
@@ -63,9 +63,6 @@ class Row:
     handler: Handler
     permission: str
 
-
-AUDITED = {"search": "search", "retrieve": "read"}  # permission -> action
-NAMED = (("study", "study"), ("series", "series"), ("sop_instance", "instance"))  # what a row names, and where
 
 ROUTES: tuple[Row, ...] = (
     Row("GET", "/health", ops.health, "public"),
@@ -113,6 +110,7 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", f"{API}/refusals/{{id}}", admin.refusal, "status"),
     Row("GET", f"{API}/changes", admin.changes, "changes"),
     Row("GET", f"{API}/conflicts", admin.conflicts, "status"),
+    Row("GET", f"{API}/audit", admin.audit, "audit"),
     Row("GET", f"{API}/maintenance", admin.maintenance, "status"),
     Row("PUT", f"{API}/maintenance", admin.set_maintenance, "control"),
     Row("GET", f"{API}/ai/models", admin.models, "ai"),
@@ -130,7 +128,7 @@ def build(node: "Node") -> Starlette:
     """The application on this node's services: DICOMweb, admin API, health, and the console's pages."""
     pages = viewer.routes(node.settings)
     app = Starlette(
-        routes=[*_routes(node, ROUTES), *pages[:1], *_console(node), *pages[1:], Route("/{path:path}", Nowhere())],
+        routes=[*_routes(node, ROUTES), *pages[:-1], *_console(node), *pages[-1:], Route("/{path:path}", Nowhere())],
         middleware=[Middleware(Guard, settings=node.settings, metrics=node.metrics), Middleware(WithoutSlash)],
         exception_handlers={FilmroomError: _problem, HTTPException: _http_problem},
     )
@@ -170,16 +168,13 @@ class Verbs:
         if row is None:
             message = f"{request.method} is not for this resource; it knows {self.allow}."
             raise HTTPException(405, message, headers={"Allow": self.allow})
-        response = await row.handler(self.node, request)
-        if row.permission in AUDITED:
-            self._note(request, row, response.status_code)
+        try:
+            response = await row.handler(self.node, request)
+        except Exception as error:
+            trail.failed(self.node, request, row.path, row.permission, error)
+            raise
+        trail.answered(self.node, request, row.path, row.permission, response)
         return bare(response) if request.method == "HEAD" else response
-
-    def _note(self, request: Request, row: Row, status: int) -> None:
-        """Who saw what goes into the audit trail (security.md 3), in the background; stores and deletes are there."""
-        named = {f"{kind}_uid": request.path_params.get(name, "") for kind, name in NAMED}
-        asker = source(request, self.node.settings, "dicomweb")
-        self.node.audit.note(asker, AUDITED[row.permission], **named, detail={"route": row.path, "status": status})
 
 
 class WithoutSlash:

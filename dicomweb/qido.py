@@ -7,7 +7,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import nativexml, params, urls
+from dicomweb import nativexml, params, trail, urls
 from dicomweb.jsonorder import in_order
 from dicomweb.multipart import Writer
 from dicomweb.negotiate import Offer
@@ -36,9 +36,15 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
         """Searches at this level; no match is an empty list."""
         offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
         query, root = _query(request, level), urls.root(request, node.settings)
-        return await run(lambda: _answer(node.search.find(query), query, root, offer))
+        return await run(lambda: _noted(node, query, root, offer))
 
     return handler
+
+
+def _noted(node: "Node", query: Query, root: str, offer: Offer) -> Response:
+    """The answer, and for the audit trail whom it is about."""
+    page = node.search.find(query)
+    return trail.about(_answer(page, query, root, offer), **node.audit.searched(query, page.rows))
 
 
 def _answer(page: Page, query: Query, root: str, offer: Offer) -> Response:

@@ -25,6 +25,11 @@ class StudyList:
     more: bool
     empty_node: bool
 
+    @property
+    def study_uids(self) -> list[str]:
+        """What the list shows."""
+        return [text(row, "StudyInstanceUID") for row in self.rows]
+
 
 @dataclass(frozen=True, slots=True)
 class StudyPage:
@@ -34,6 +39,11 @@ class StudyPage:
     series: list[Row]
     timeline: dict[str, Any]
     measurements: list[Measurement]
+
+    @property
+    def study_uids(self) -> list[str]:
+        """What the page shows."""
+        return [text(self.study, "StudyInstanceUID")]
 
 
 class Lookup:

@@ -18,6 +18,7 @@ from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 # information models by abstract syntax, with their highest level (PS3.4 C.6)
 MODELS = {"1.2.840.10008.5.1.4.1.2.1.1": Level.PATIENT, "1.2.840.10008.5.1.4.1.2.2.1": Level.STUDY}
 PAGE = 1_000  # rows a statement; the next is asked for when the peer has read these
+MOST_NOTED = 2_000  # rows whose patients the audit trail may name
 BATCH = 32  # answers a send: a cancel is seen after so many at most
 
 
@@ -30,6 +31,7 @@ class Find(Operation):
         self._prepared: tuple[Query, AnswerWriter] | None = None
         self._answers: deque[bytes] = deque()
         self._offset = 0
+        self._shown: list[dict[str, dict[str, object]]] = []  # for the audit trail
         self._partly = False  # a key is not matched, or not returned (PS3.4 table C.4-1, 0xFF01)
         self._fetching = False
         self._exhausted = False
@@ -77,6 +79,7 @@ class Find(Operation):
         """On a thread of the pool: the encoded answers of the next page, and whether it is the last."""
         query, writer = self._prepared = self._prepared or self._prepare()
         page = self.link.node.search.find(replace(query, limit=PAGE, offset=self._offset))
+        self._shown.extend(page.rows[: MOST_NOTED - len(self._shown)])
         self._offset += len(page.rows)
         self._partly |= bool(page.warnings)
         return [writer.write(row) for row in page.rows], len(page.rows) < PAGE
@@ -118,5 +121,14 @@ class Find(Operation):
         if self._over:
             return
         self._over = True
+        self._note(final)
         self.link.send(self.context, [(command.response(self.request, final, more), None)])
         self.link.finish(self, final)
+
+    def _note(self, final: Status) -> None:
+        """Who asked for what, and whom the answers were about (security.md 3)."""
+        trail = self.link.node.audit
+        fields = trail.searched(self._prepared[0], self._shown) if self._prepared else {}
+        detail = {**fields.pop("detail", {}), "service": "find", "status": f"{final:#06x}"}
+        outcome = "ok" if final in {Status.SUCCESS, Status.CANCEL} else "failed"
+        trail.note(self.link.source, "search", outcome=outcome, **fields, detail=detail)

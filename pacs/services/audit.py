@@ -86,6 +86,11 @@ class Audit:
         """Who saw a patient, newest first. Raises Unavailable."""
         return self.find(patient=patient_id, limit=limit)
 
+    @staticmethod
+    def searched(query: Query, rows: Iterable[dict[str, Any]]) -> Row:
+        """The fields of `note` for a search, see `searched`."""
+        return searched(query, rows)
+
     def close(self) -> None:
         """Write what waits."""
         self._backlog.close()

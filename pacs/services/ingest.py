@@ -13,8 +13,10 @@ import structlog
 
 from pacs.domain import admission, header
 from pacs.domain.admission import Admitted
+from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.events import Expected, Outcome, Source, Stored
 from pacs.domain.header import Header
+from pacs.domain.levels import Level
 from pacs.errors import Reason, Refused
 from pacs.index import write
 from pacs.index.write import Away, Rejected, Unknown, Verdict, Writer
@@ -35,6 +37,7 @@ EARLY_BYTES = 64 << 10  # from this size on the fsync begins before the object i
 SETTLED_SECONDS = 600.0  # an object of another process that is older than this is durable or gone
 COPY_BYTES = 1 << 20
 NOTHING = Expected()
+PATIENT_ID = BY_KEYWORD["PatientID"].column or ""
 REPLACED = "the object replaces an earlier one with the same SOP Instance UID"
 log = structlog.get_logger()
 
@@ -133,11 +136,18 @@ class Ingest:
         return self.refusal(source, expected, reason, message, wait=True)
 
     def refusal(
-        self, source: Source, expected: Expected, reason: Reason, message: str, *, wait: bool = False
+        self,
+        source: Source,
+        expected: Expected,
+        reason: Reason,
+        message: str,
+        *,
+        wait: bool = False,
+        patient_id: str = "",
     ) -> Refused:
         """The exception of a refusal, counted, and recorded now (`wait`) or in the background."""
         self._refused.labels(source.door, reason.value).inc()
-        return self._refusals.record(source, expected, reason, message, wait=wait)
+        return self._refusals.record(source, expected, reason, message, wait=wait, patient_id=patient_id)
 
     # on a thread of the pool
 
@@ -229,7 +239,8 @@ class Ingest:
             found.study_uid or incoming.expected.study_uid,
         )
         here = reason is not Reason.UNAVAILABLE  # there is no use in waiting for a database that is away
-        return self.refusal(incoming.source, named, reason, message, wait=here)
+        patient = found.columns[Level.PATIENT].get(PATIENT_ID, "")
+        return self.refusal(incoming.source, named, reason, message, wait=here, patient_id=patient)
 
     # when file and row are both down, or not
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,12 +45,22 @@ class Refusal:
 class Refusals:
     """Records refusals and finds them again."""
 
-    def __init__(self, pool: ConnectionPool[Any]) -> None:
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool[Any], note: Callable[..., None] = lambda *_, **__: None) -> None:
+        """`note` is told of each for the audit trail."""
+        self._pool, self._note = pool, note
         self._backlog = Backlog(pool, SQL["add"], "refusals")
 
-    def record(self, source: Source, named: Expected, reason: Reason, message: str, *, wait: bool = False) -> Refused:
-        """Remember a refusal and return the exception to raise.
+    def record(
+        self,
+        source: Source,
+        named: Expected,
+        reason: Reason,
+        message: str,
+        *,
+        wait: bool = False,
+        patient_id: str = "",
+    ) -> Refused:
+        """Remember a refusal and return the exception to raise. `patient_id` is for the audit trail only.
 
         `wait`: return when it can be looked up, or after a second while the database is away; it is then written later.
         """
@@ -68,6 +79,15 @@ class Refusals:
         row = asdict(refusal)
         log.warning("object_refused", said=message, **{k: v for k, v in row.items() if k not in ("made_at", "message")})
         self._backlog.add(row, wait=wait)
+        self._note(
+            source,
+            "store",
+            outcome="refused",
+            patient_id=patient_id,
+            study_uid=refusal.study_uid,
+            sop_instance_uid=refusal.sop_instance_uid,
+            detail={"reason": refusal.reason, "refusal_id": refusal.id},
+        )
         return Refused(
             reason,
             message,

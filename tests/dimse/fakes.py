@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from pacs.domain.events import Expected, Source, Stored
@@ -85,8 +86,22 @@ class FakeSearch:
         return Page(tuple(self.rows[query.offset : end]))
 
 
+class FakeAudit:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Source, str, dict[str, Any]]] = []
+
+    def searched(self, query: Query, rows: list[Any]) -> dict[str, Any]:
+        return {"listed": rows, "detail": {"level": query.level.name}}
+
+    def note(self, source: Source, action: str, **fields: Any) -> None:
+        self.noted.append((source, action, fields))
+
+
 class FakeNode:
     def __init__(self, folder: Path) -> None:
+        self.audit = FakeAudit()
         self.ingest = FakeIngest(folder)
         self.search = FakeSearch()
         self.metrics = Metrics("test")

@@ -33,6 +33,11 @@ def default_config_file(home: Path) -> Path:
     return config_folder() / "filmroom.toml" if checkout() else home / "filmroom.toml"
 
 
+def port_lock(run_dir: Path, port: int) -> Path:
+    """The file that all processes of one home lock together which share a port, so that they know each other."""
+    return run_dir / f"dimse-{port}.lock"
+
+
 def run_folder(home: Path) -> Path:
     """`home/run`, or, where that is too long for a socket's name, a short folder that the home's path decides."""
     folder = home.absolute() / "run"

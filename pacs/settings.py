@@ -105,9 +105,7 @@ class Settings:
     )
     http_host: str = row("HTTP", "Address that HTTP listens on.", "127.0.0.1")
     http_port: int = row("HTTP", "DICOMweb, admin API, console. 0 = any free port, printed.", 8000, limits=PORT)
-    web_port: int = row(
-        "HTTP", "The same again, and later the viewer, on one origin. 0 = any free port.", 3000, limits=PORT
-    )
+    web_port: int = row("HTTP", "The viewer, with all of the same on one origin. 0 = any free port.", 3000, limits=PORT)
     cors_origins: tuple[str, ...] = row("HTTP", "Exact origins whose pages may call us.", (), shown="none")
     trusted_proxies: tuple[str, ...] = row("HTTP", "Networks whose `Forwarded` headers count.", (), shown="none")
     public_url: str = row("HTTP", "The URL that answers name, where a proxy stands before us.", "", shown="unset")
@@ -120,10 +118,16 @@ class Settings:
         None,
         shown="peers.toml beside this file",
     )
-    dicom_tls_port: int = row("DICOM", "Mutual TLS for DIMSE; 0 = off.", 0, limits=PORT, shown="unset", effective=False)
-    dicom_tls_cert: Path | None = row("DICOM", "Our certificate (PEM).", None, shown="unset", effective=False)
-    dicom_tls_key: Path | None = row("DICOM", "Its private key (PEM).", None, shown="unset", effective=False)
-    dicom_tls_ca: Path | None = row("DICOM", "Who may sign our peers (PEM).", None, shown="unset", effective=False)
+    dicom_tls_port: int = row("DICOM", "TLS for DIMSE (usually 2762); 0 = off.", 0, limits=PORT, shown="unset")
+    dicom_tls_cert: Path | None = row("DICOM", "Our certificate and its chain (PEM).", None, shown="unset")
+    dicom_tls_key: Path | None = row("DICOM", "Its private key (PEM).", None, shown="unset")
+    dicom_tls_ca: Path | None = row(
+        "DICOM",
+        "Who may sign our peers (PEM). Where it is set, callers must show a certificate (mutual TLS). All three files "
+        "are read again when they change.",
+        None,
+        shown="unset",
+    )
     dicom_storage_dir: str = row(
         "Storage",
         "The file store. `s3://bucket/prefix` will select object storage and is refused until then.",

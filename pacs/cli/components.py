@@ -1,6 +1,7 @@
 """The node's processes: what runs in each, and the ports it takes."""
 
 import errno
+import fcntl
 import importlib
 import socket
 import threading
@@ -10,26 +11,45 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pacs.errors import FilmroomError, SettingsError
+from pacs.places import port_lock
 from pacs.settings import Settings
 
 Entry = Callable[[Settings, threading.Event], int]
 
 
 @dataclass(frozen=True)
+class Port:
+    """The settings of a host and a port. `optional`: 0 means that it is not served, and not any free one.
+    `shared`: several processes of one home may serve it together."""
+
+    host: str
+    port: str
+    optional: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
 class Component:
-    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `ports`: the settings of hosts and ports.
+    """`entry`: dotted name of `serve(settings, stop) -> exit code`; `ports`: those that it takes.
     `delay`: seconds that it lets the doors go first, which are waited for, and for which two cores are few."""
 
     name: str
     entry: str
-    ports: tuple[tuple[str, str], ...] = ()
+    ports: tuple[Port, ...] = ()
     delay: float = 0.0
     enabled: str = ""  # the setting that can turn it off
 
 
 COMPONENTS = (
-    Component("web", "dicomweb.server:serve", ports=(("http_host", "http_port"), ("http_host", "web_port"))),
-    Component("dimse", "pacs.dimse.server:serve", ports=(("dicom_host", "dicom_port"),)),
+    Component("web", "dicomweb.server:serve", ports=(Port("http_host", "http_port"), Port("http_host", "web_port"))),
+    Component(
+        "dimse",
+        "pacs.dimse.server:serve",
+        ports=(
+            Port("dicom_host", "dicom_port", shared=True),
+            Port("dicom_host", "dicom_tls_port", optional=True, shared=True),
+        ),
+    ),
     Component("clerk", "pacs.services.clerk:serve", delay=1.5),
     Component("ai", "ai_sidecar.server:serve", delay=1.5, enabled="ai_enabled"),
 )
@@ -59,29 +79,48 @@ def with_ports(settings: Settings, components: tuple[Component, ...], patience: 
     """
     deadline = time.monotonic() + patience
     chosen: dict[str, Any] = {}
-    for host, port in (pair for component in components for pair in component.ports):
-        wanted = getattr(settings, port)
-        while (taken := _free_port(getattr(settings, host), wanted, (host, port))) in {0, *chosen.values()}:
+    for one in (port for component in components for port in component.ports):
+        wanted, host = getattr(settings, one.port), getattr(settings, one.host)
+        if one.optional and not wanted:
+            continue
+        siblings = one.shared and _has_siblings(settings, wanted)
+        while (taken := _free_port(host, wanted, one, shared=siblings)) in {0, *chosen.values()}:
             if wanted and time.monotonic() > deadline:
                 raise SettingsError(
-                    f"Port {wanted} of {getattr(settings, host)} is in use; stop the program that holds it, or set "
-                    f"{port.upper()} to another port (0 = any free one)."
+                    f"Port {wanted} of {host} is in use; stop the program that holds it, or set "
+                    f"{one.port.upper()} to another port ({'0 = none' if one.optional else '0 = any free one'})."
                 )
             time.sleep(0.1)
-        chosen[port] = taken
+        chosen[one.port] = taken
     return replace(settings, **chosen)
 
 
-def _free_port(host: str, port: int, names: tuple[str, str]) -> int:
-    """The port, or the free one chosen for 0; 0 when it is in use."""
+def _has_siblings(settings: Settings, port: int) -> bool:
+    """Whether processes of this home serve the port already: they hold its lock together."""
+    try:
+        with port_lock(settings.run_dir, port).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _free_port(host: str, port: int, names: Port, *, shared: bool) -> int:
+    """The port, or the free one chosen for 0; 0 when it is in use by others than those it is `shared` with."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(address[0], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is no user
+            if shared:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address[4])
             return int(probe.getsockname()[1])
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return 0
-        cure = f"set {names[1].upper()} above 1023" if error.errno == errno.EACCES else f"correct {names[0].upper()}"
+        cure = (
+            f"set {names.port.upper()} above 1023" if error.errno == errno.EACCES else f"correct {names.host.upper()}"
+        )
         raise SettingsError(f"Port {port} of {host} cannot be opened ({error.strerror}); {cure}.") from error

@@ -1,14 +1,18 @@
 """One peer's socket: bytes to the protocol, events to operations, answers to the socket, and its deadlines."""
 
+import itertools
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from pacs.dimse import command, negotiation, protocol, status
+from pacs.dimse import command, identity, negotiation, protocol, status
+from pacs.dimse.associate import AssociateRequest, Identity
 from pacs.dimse.command import RESPONSE, Command, Field
 from pacs.dimse.limits import Limits
+from pacs.dimse.negotiation import Refusal
 from pacs.dimse.operation import Context, Operation
 from pacs.dimse.output import Output
 from pacs.dimse.pdu import AbortReason, ProtocolError, message
@@ -18,7 +22,7 @@ from pacs.dimse.states import State
 from pacs.dimse.status import Status
 from pacs.domain.events import Source
 from pacs.errors import FilmroomError
-from pacs.services.peers import Peer, ip_address
+from pacs.services.peers import Peer, PeerBook, ip_address
 
 if TYPE_CHECKING:
     from pacs.dimse.reactor import Reactor
@@ -34,7 +38,8 @@ _TALKING = frozenset({State.ESTABLISHED, State.PEER_RELEASING})
 class Connection:
     """An association and its transport. All methods are for the reactor's thread."""
 
-    def __init__(self, reactor: "Reactor", sock: socket.socket, address: str) -> None:
+    def __init__(self, reactor: "Reactor", sock: socket.socket, address: str, certificate: str | None = None) -> None:
+        """`certificate`: the fingerprint of the peer's, empty where TLS came without one, None without TLS."""
         self.sock = sock
         self.address = address
         self.title = reactor.title
@@ -42,6 +47,7 @@ class Connection:
         self.limits: Limits = reactor.limits
         self.peer: Peer | None = None
         self.calling = ""
+        self.certificate = certificate
         self.counted = False  # among the associations of the reactor
         self.source = Source("dimse", "", address)
         self._reactor = reactor
@@ -50,6 +56,12 @@ class Connection:
         self._window = 1
         self._operations: dict[int, tuple[Operation, float]] = {}
         self._current: Operation | None = None  # whose data set is coming
+        self._sendable: frozenset[str] = frozenset()  # classes that the peer takes C-STORE requests of
+        self._asked: dict[int, Callable[[Command], None]] = {}  # requests of ours, by message ID
+        self._numbers = itertools.cycle(range(1, 65_536))
+        self._streaming = False  # a message of ours is under way in pieces
+        self._behind: list[bytes] = []  # what waits for its end
+        self.turn = threading.Lock()
         self._blocked: CommandReceived | None = None  # a request beyond the window, and what came behind it
         self._held = bytearray()
         self._output = Output(sock)
@@ -92,6 +104,8 @@ class Connection:
             return "closing" if now - self._closing_since > self._linger else ""
         if state is State.AWAITING_REQUEST:
             return "silent" if now - self._opened > limits.artim else ""
+        if state is State.DECIDING:
+            return "undecided" if now - self._heard > limits.network else ""
         if self._output.size and now - self._output.moved_at > limits.network:
             return "unread"
         if self.wants_read and self._protocol.within_pdu and now - self._pdu_since > limits.pdu:
@@ -156,20 +170,64 @@ class Connection:
         request = event.request
         known = self._reactor.peers.get(request.calling)
         peer = known if known is not None and known.is_at(self.address) else None
-        place = ip_address(self.address)
-        local = place is None or place.is_loopback
-        load = self._reactor.load(self.address, request.calling)
-        refusal = negotiation.judge(request, self.title, peer, local=local, load=load, limits=self.limits)
+        refusal, given = self._judge(request, peer), request.user.identity
         if refusal is not None:
-            self._reactor.meters.rejected(refusal.word, self.address, request.calling)
-            self._say(self._protocol.reject(refusal.value))
-            self._await_close(self.limits.artim)
+            self._reject(request, refusal)
+        elif given is not None and identity.wants_check(given, peer):
+            self._verify(request, peer, given)
+        else:
+            self._accept(request, peer)
+
+    def _judge(self, request: AssociateRequest, peer: Peer | None) -> Refusal | None:
+        place = ip_address(self.address)
+        return negotiation.judge(
+            request,
+            self.title,
+            peer,
+            local=place is None or place.is_loopback,
+            load=self._reactor.load(self.address, request.calling),
+            limits=self.limits,
+            certified=self._reactor.peers.certified(request.calling, self.certificate),
+        )
+
+    def _verify(self, request: AssociateRequest, peer: Peer | None, given: Identity) -> None:
+        checked = self._reactor.identities.submit(given, self.address)
+        if checked is None:
+            self._reject(request, Refusal.TOO_MANY)
+        else:
+            self.watch(checked, lambda future: self._verified(request, peer, given, future))
+
+    def _verified(self, request: AssociateRequest, peer: Peer | None, given: Identity, future: "Future[str]") -> None:
+        """The answer about an identity is there; meanwhile others may have come, or this caller gone."""
+        if self._protocol.state is not State.DECIDING or future.cancelled():
             return
+        error = future.exception()
+        if error is not None:
+            self._reject(request, Refusal.UNAVAILABLE)
+            if not isinstance(error, FilmroomError):
+                self.report(error)
+        elif not future.result():
+            self._reject(request, Refusal.IDENTITY)
+        elif (refusal := self._judge(request, peer)) is not None:
+            self._reject(request, refusal)
+        else:
+            self._reactor.meters.identified(request.calling, future.result())
+            self._accept(request, peer, b"" if given.answer_wanted else None)
+
+    def _reject(self, request: AssociateRequest, refusal: Refusal) -> None:
+        self._reactor.meters.rejected(refusal.word, self.address, request.calling)
+        self._say(self._protocol.reject(refusal.rejection))
+        self._await_close(self.limits.artim)
+
+    def _accept(self, request: AssociateRequest, peer: Peer | None, identity_answer: bytes | None = None) -> None:
         self.peer, self.calling = peer, request.calling
         self.source = Source("dimse", request.calling, self.address)
-        accept, self._contexts = negotiation.negotiate(request, self._reactor.services, peer, self.limits)
+        services = self._reactor.services
+        accept, self._contexts = negotiation.negotiate(request, services, peer, self.limits, identity_answer)
         self._window = accept.user.window[0] if accept.user.window else 1
+        self._sendable = frozenset(role.sop_class_uid for role in accept.user.roles if role.scp)
         self._reactor.associated(self)
+        self._reactor.meters.negotiated(request, accept)
         self._say(self._protocol.accept(accept))
 
     def _settle(self) -> None:
@@ -201,11 +259,23 @@ class Connection:
             if found is not None:
                 found[0].cancel()
         elif request.field & RESPONSE:
-            raise ProtocolError("A response came to a request that we never made.", AbortReason.UNEXPECTED_PDU)
+            self._responded(request)
         elif len(self._operations) >= self._window or self._draining:
             self._blocked = event
         else:
             self._begin(event)
+
+    def _responded(self, answer: Command) -> None:
+        answered = self._asked.pop(answer.number("MessageIDBeingRespondedTo", -1), None)
+        if answered is None:
+            raise ProtocolError("A response came to a request that we never made.", AbortReason.UNEXPECTED_PDU)
+        self._streaming = False
+        behind, self._behind = self._behind, []
+        for data in behind:
+            self._say(data)
+        answered(answer)
+        if behind:
+            self._tell_room()
 
     def _begin(self, event: CommandReceived) -> None:
         request = event.command
@@ -279,16 +349,51 @@ class Connection:
 
     @property
     def room(self) -> bool:
+        return self._clear and not self._streaming
+
+    @property
+    def _clear(self) -> bool:
         return self._output.size < self.limits.output_low and self._protocol.state in _TALKING
+
+    @property
+    def peers(self) -> PeerBook:
+        return self._reactor.peers
+
+    @property
+    def max_pdu(self) -> int:
+        return self._protocol.peer_max_pdu
+
+    def storable(self) -> tuple[Context, ...]:
+        found = (context for context, _ in self._contexts.values())
+        return tuple(context for context in found if context.abstract_syntax in self._sendable)
+
+    def next_id(self) -> int:
+        return next(self._numbers)
+
+    def soon(self, act: Callable[[], None]) -> None:
+        self._reactor.soon(self, act)
+
+    def ask(self, message_id: int, answered: Callable[[Command], None]) -> None:
+        self._asked[message_id] = answered
+
+    def stream(self, data: bytes | bytearray) -> bool:
+        if self._protocol.state in _TALKING:
+            self._streaming = True
+            self._say(data)
+        return self._clear
 
     def send(self, context: Context, messages: list[tuple[bytes, bytes | None]]) -> None:
         if self._protocol.state not in _TALKING:
             return
         limit = self._protocol.peer_max_pdu
-        self._say(b"".join(message(context.context_id, head, data, limit) for head, data in messages))
+        whole = b"".join(message(context.context_id, head, data, limit) for head, data in messages)
+        self._behind.append(whole) if self._streaming else self._say(whole)
 
     def run(self, work: Callable[[], T], done: Callable[["Future[T]"], None]) -> None:
         self.watch(self._reactor.submit(work), done)
+
+    def engage(self, work: Callable[[], T], done: Callable[["Future[T]"], None]) -> None:
+        self.watch(self._reactor.engage(work), done)
 
     def watch(self, future: "Future[T]", done: Callable[["Future[T]"], None]) -> None:
         future.add_done_callback(lambda finished: self._reactor.soon(self, lambda: done(finished)))
@@ -308,7 +413,7 @@ class Connection:
 
     # sending
 
-    def _say(self, data: bytes) -> None:
+    def _say(self, data: bytes | bytearray) -> None:
         try:
             self._output.put(data)
         except OSError:
@@ -323,9 +428,12 @@ class Connection:
             return
         if not self._output.size:
             self._half_close() if self._closing_after_output else self._settle()
-        if self.room:
-            for operation, _ in list(self._operations.values()):
-                self._guard(operation, operation.more)
+        if self._clear:
+            self._tell_room()
+
+    def _tell_room(self) -> None:
+        for operation, _ in list(self._operations.values()):
+            self._guard(operation, operation.more)
 
     # ending
 
@@ -360,6 +468,8 @@ class Connection:
     def _drop_operations(self) -> None:
         operations = [operation for operation, _ in self._operations.values()]
         self._operations.clear()
+        self._asked.clear()
+        self._behind.clear()
         self._current = None
         for operation in operations:
             try:

@@ -1,16 +1,21 @@
 """What the door counts and logs. Titles, addresses, statuses and reasons; never a value of an identifier."""
 
 from enum import IntEnum
+from pathlib import Path
 
 import structlog
 from prometheus_client import Counter, Histogram
 
+from pacs.dimse.associate import AssociateAccept, AssociateRequest
 from pacs.dimse.command import Field
 from pacs.dimse.status import Status
+from pacs.services.tls import expires_at
 from pacs.telemetry import Metrics
 
 _GOOD = frozenset({Status.SUCCESS, Status.CANCEL})
 _UNASSOCIATED = frozenset({"silent", "crowded-out"})
+_NOT_FOR_THIS_PEER = 1  # PS3.8 table 9-18: user rejection
+_SHOWN = 10  # classes in one line
 
 
 def _word(member: IntEnum) -> str:
@@ -35,6 +40,14 @@ class Meters:
         self._seconds = metrics.histogram(
             "filmroom_dimse_operation_seconds", "From a whole command set to its final answer", ["service"]
         )
+        self._contexts = metrics.counter(
+            "filmroom_dimse_contexts_refused",
+            "Presentation contexts that the caller's entry does not allow",
+            ["reason"],
+        )
+        self._expiry = metrics.gauge(
+            "filmroom_dimse_tls_certificate_expiry_timestamp_seconds", "When our certificate for DIMSE ends (Unix time)"
+        )
         self._kept: dict[tuple[int, Status, str], tuple[Counter, Histogram]] = {}
         self._log = structlog.get_logger()
 
@@ -52,6 +65,18 @@ class Meters:
         """An association was rejected."""
         self._rejected.labels(why).inc()
         self._log.warning("association_rejected", reason=why, address=address, calling=calling)
+
+    def identified(self, calling: str, user: str) -> None:
+        """The caller showed to be a user of ours."""
+        self._log.info("association_identified", calling=calling, user=user)
+
+    def negotiated(self, request: AssociateRequest, accept: AssociateAccept) -> None:
+        """Contexts that this caller may not have (USER_REJECTION), one line for all of them."""
+        asked = {context.context_id: context.abstract_syntax for context in request.contexts}
+        refused = [asked[one.context_id] for one in accept.results if one.result == _NOT_FOR_THIS_PEER]
+        if refused:
+            self._contexts.labels("not-allowed").inc(len(refused))
+            self._log.warning("contexts_refused", calling=request.calling, sop_classes=sorted(set(refused))[:_SHOWN])
 
     def aborted(self, why: str, address: str, calling: str, detail: str = "") -> None:
         """A connection was cut, by us or by them."""
@@ -84,6 +109,16 @@ class Meters:
     def failed(self, error: BaseException) -> None:
         """Something of ours broke: kind and place of the error, not its words."""
         self._log.error("dimse_failure", exc_info=error)
+
+    def tls_files_taken(self, certificate: Path) -> None:
+        """New TLS files are in use, from the next connection on."""
+        ends = expires_at(certificate)
+        self._expiry.set(ends.timestamp())
+        self._log.info("tls_files_taken", certificate_ends=ends.isoformat())
+
+    def tls_files_refused(self, message: str) -> None:
+        """The TLS files changed for the worse; those in use before stay in use."""
+        self._log.error("tls_files_refused", reason=message)
 
     def peers_unreadable(self, message: str) -> None:
         """The peers file changed for the worse; the peers known before stay in force."""

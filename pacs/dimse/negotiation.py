@@ -1,6 +1,6 @@
 """Whether an association is taken, and with which presentation contexts (PS3.8 7.1, PS3.7 D.3). Pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -14,32 +14,35 @@ from pacs.dimse.associate import (
     Role,
     UserInformation,
 )
+from pacs.dimse.identity import can_be_verified
 from pacs.dimse.limits import Limits
 from pacs.dimse.operation import Context
 from pacs.dimse.pdu import Rejection
-from pacs.dimse.services import Service, service_for
+from pacs.dimse.services import RECEIVE, STORE, Service, service_for
 from pacs.domain import uids
 from pacs.domain.syntaxes import IMPLICIT_LE
+from pacs.services.outgoing import CONVERTIBLE
 from pacs.services.peers import Peer
 
+MOST_OPTIONS = 16  # bytes of an extended negotiation answer; the standard has five at most (PS3.4 C.5)
 MIN_PEER_PDU = 64  # a peer that takes less than this a PDU cannot be answered sensibly
 
 
 class Refusal(Enum):
-    """Why an association is rejected: our word, and result, source, reason of PS3.8 table 9-21."""
+    """Why an association is rejected: our word for logs and counters, and the answer (PS3.8 table 9-21)."""
 
-    PROTOCOL_VERSION = Rejection(1, 2, 2)
-    APPLICATION_CONTEXT = Rejection(1, 1, 2)
-    CALLED_TITLE = Rejection(1, 1, 7)
-    CALLING_TITLE = Rejection(1, 1, 3)
-    IDENTITY = Rejection(1, 1, 1)
-    PDU_SIZE = Rejection(1, 2, 1)
-    TOO_MANY = Rejection(2, 3, 2)
+    PROTOCOL_VERSION = "protocol-version", Rejection(1, 2, 2)
+    APPLICATION_CONTEXT = "application-context", Rejection(1, 1, 2)
+    CALLED_TITLE = "called-title", Rejection(1, 1, 7)
+    CALLING_TITLE = "calling-title", Rejection(1, 1, 3)
+    CERTIFICATE = "certificate", Rejection(1, 1, 3)  # title and certificate do not belong together
+    IDENTITY = "identity", Rejection(1, 1, 1)
+    PDU_SIZE = "pdu-size", Rejection(1, 2, 1)
+    TOO_MANY = "too-many", Rejection(2, 3, 2)
+    UNAVAILABLE = "unavailable", Rejection(2, 3, 1)  # nobody can tell now whether the identity is right
 
-    @property
-    def word(self) -> str:
-        """For logs and counters."""
-        return self.name.lower().replace("_", "-")
+    def __init__(self, word: str, rejection: Rejection) -> None:
+        self.word, self.rejection = word, rejection
 
 
 class Result(IntEnum):
@@ -62,17 +65,25 @@ class Load:
 
 
 def judge(
-    request: AssociateRequest, title: str, peer: Peer | None, *, local: bool, load: Load, limits: Limits
+    request: AssociateRequest,
+    title: str,
+    peer: Peer | None,
+    *,
+    local: bool,
+    load: Load,
+    limits: Limits,
+    certified: bool = True,
 ) -> Refusal | None:
-    """The first reason to reject, or None. `peer` is the known peer whose title and network fit; `local`: loopback."""
+    """The first reason to reject, or None. `peer` is the known peer whose title and network fit; `local`: loopback;
+    `certified`: title and certificate belong together. That an identity is right is not judged here."""
     checks = (
         (not request.protocol_version & PROTOCOL_VERSION, Refusal.PROTOCOL_VERSION),
         (request.application_context != APPLICATION_CONTEXT, Refusal.APPLICATION_CONTEXT),
         (request.called != title, Refusal.CALLED_TITLE),
         (peer is None and not local, Refusal.CALLING_TITLE),
         (not request.calling, Refusal.CALLING_TITLE),
-        # there are no accounts yet, so an identity that is required cannot be verified, whatever it is
-        (peer is not None and peer.require_identity, Refusal.IDENTITY),
+        (not certified, Refusal.CERTIFICATE),
+        (peer is not None and peer.require_identity and not can_be_verified(request.user.identity), Refusal.IDENTITY),
         (0 < request.user.max_pdu < MIN_PEER_PDU, Refusal.PDU_SIZE),
         (_too_many(peer, load, limits), Refusal.TOO_MANY),
     )
@@ -88,35 +99,49 @@ def _too_many(peer: Peer | None, load: Load, limits: Limits) -> bool:
 
 
 def negotiate(
-    request: AssociateRequest, services: Mapping[str, Service], peer: Peer | None, limits: Limits
+    request: AssociateRequest,
+    services: Mapping[str, Service],
+    peer: Peer | None,
+    limits: Limits,
+    identity_answer: bytes | None = None,
 ) -> tuple[AssociateAccept, dict[int, tuple[Context, Service]]]:
     """The acceptance, and its contexts by ID. The requestor's order of transfer syntaxes wins unless `peer` prefers."""
     results, contexts = [], {}
+    receives = frozenset(role.sop_class_uid for role in request.user.roles if role.scp)
+    extended = dict(_extended(request.user.extended, services))
     for proposed in request.contexts:
-        result, service = _answer(proposed, services, peer)
+        abstract = proposed.abstract_syntax
+        result, service = _answer(proposed, services, peer, receives=abstract in receives)
         results.append(result)
         if service is not None:
-            context = Context(proposed.context_id, proposed.abstract_syntax, result.transfer_syntax)
+            options = agreed(extended.get(abstract, b""), service)
+            context = Context(proposed.context_id, abstract, result.transfer_syntax, options)
             contexts[proposed.context_id] = (context, service)
+    accepted = {context.abstract_syntax: service for context, service in contexts.values()}
     user = UserInformation(
         max_pdu=limits.max_pdu,
         implementation_class_uid=uids.IMPLEMENTATION_CLASS_UID,
         implementation_version=uids.IMPLEMENTATION_VERSION_NAME,
         window=_window(request.user.window, limits),
-        roles=_roles(request.user.roles, {context.abstract_syntax for context, _ in contexts.values()}),
+        roles=_roles(request.user.roles, accepted),
+        extended=tuple((uid, value) for uid, value in extended.items() if uid in accepted),
+        identity_answer=identity_answer,
     )
     return AssociateAccept(request.called, request.calling, tuple(results), user), contexts
 
 
 def _answer(
-    proposed: ProposedContext, services: Mapping[str, Service], peer: Peer | None
+    proposed: ProposedContext, services: Mapping[str, Service], peer: Peer | None, *, receives: bool
 ) -> tuple[ContextResult, Service | None]:
+    """`receives`: the requestor would be SCP of the class, as C-GET needs it."""
     service = service_for(services, proposed.abstract_syntax, peer)
     if service is None:
         return _refused(proposed, Result.ABSTRACT_SYNTAX_NOT_SUPPORTED), None
     if peer is not None and service.name not in peer.services:
-        return _refused(proposed, Result.USER_REJECTION), None
-    syntax = _choose(proposed.transfer_syntaxes, service, peer)
+        if not (receives and service is STORE and "get" in peer.services):
+            return _refused(proposed, Result.USER_REJECTION), None
+        service = RECEIVE
+    syntax = _choose(proposed.transfer_syntaxes, service, peer, receives=receives)
     if syntax is None:
         return _refused(proposed, Result.TRANSFER_SYNTAXES_NOT_SUPPORTED), None
     return ContextResult(proposed.context_id, Result.ACCEPTANCE, syntax), service
@@ -126,10 +151,29 @@ def _refused(proposed: ProposedContext, result: Result) -> ContextResult:
     return ContextResult(proposed.context_id, result, IMPLICIT_LE)  # not significant, but must be there
 
 
-def _choose(offered: tuple[str, ...], service: Service, peer: Peer | None) -> str | None:
+def _choose(offered: tuple[str, ...], service: Service, peer: Peer | None, *, receives: bool) -> str | None:
+    """Of a context by which we send, the syntax that any object can be written in, where there is one."""
     usable = [uid for uid in offered if uid in service.transfer_syntaxes]
     preferred = peer.transfer_syntaxes if peer is not None else ()
+    if receives:
+        preferred += CONVERTIBLE
     return next((uid for uid in preferred if uid in usable), usable[0] if usable else None)
+
+
+def _extended(asked: tuple[tuple[str, bytes], ...], services: Mapping[str, Service]) -> Iterator[tuple[str, bytes]]:
+    """The answer to each proposal of a service class that has options: those that we have and were asked for."""
+    for uid, wanted in asked:
+        service = services.get(uid)
+        if service is not None and service.options:
+            have = [
+                bool(word) and place < len(wanted) and wanted[place] == 1 for place, word in enumerate(service.options)
+            ]
+            yield uid, bytes(have[: len(wanted)]).ljust(min(len(wanted), MOST_OPTIONS), b"\0")
+
+
+def agreed(answer: bytes, service: Service) -> frozenset[str]:
+    """The words of the options that an answer grants."""
+    return frozenset(word for word, given in zip(service.options, answer, strict=False) if given)
 
 
 def _window(asked: tuple[int, int] | None, limits: Limits) -> tuple[int, int] | None:
@@ -139,6 +183,11 @@ def _window(asked: tuple[int, int] | None, limits: Limits) -> tuple[int, int] | 
     return min(asked[0] or limits.operations, limits.operations), 1
 
 
-def _roles(asked: tuple[Role, ...], accepted: set[str]) -> tuple[Role, ...]:
-    """The requestor stays SCU where it asked to be; we send nothing yet, so nobody needs to be our SCP."""
-    return tuple(Role(role.sop_class_uid, role.scu, False) for role in asked if role.sop_class_uid in accepted)
+def _roles(asked: tuple[Role, ...], accepted: Mapping[str, Service]) -> tuple[Role, ...]:
+    """The requestor stays SCU where it asked to be, and is SCP of what it wants to be sent by C-GET."""
+    stores = (STORE, RECEIVE)
+    return tuple(
+        Role(role.sop_class_uid, role.scu, role.scp and accepted[role.sop_class_uid] in stores)
+        for role in asked
+        if role.sop_class_uid in accepted
+    )

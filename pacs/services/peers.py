@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs.errors import SettingsError
+from pacs.services.tls import parse_fingerprint
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,7 +33,7 @@ class Peer:
     networks: tuple[Network, ...] = ()
     services: frozenset[str] = SERVICES
     tls: bool = False
-    fingerprint: str = ""
+    fingerprint: str = ""  # of its certificate: it is believed only with that one, and that one only for its title
     require_identity: bool = False
     max_associations: int = 0  # 0: no cap of its own
     transfer_syntaxes: tuple[str, ...] = ()  # preferred, best first
@@ -69,6 +70,16 @@ class PeerBook:
     def get(self, title: str) -> Peer | None:
         """The peer of that AE title."""
         return self._peers.get(title)
+
+    def certified(self, title: str, certificate: str | None) -> bool:
+        """Whether a caller of that title may come with this certificate's fingerprint; empty or None: with none.
+
+        A title with a fingerprint needs that certificate; a certificate with a title of its own may claim no other.
+        """
+        peer = self._peers.get(title)
+        if peer is not None and peer.fingerprint:
+            return peer.fingerprint == certificate
+        return not certificate or certificate not in {peer.fingerprint for peer in self._peers.values()}
 
     def all(self) -> tuple[Peer, ...]:
         """Every peer, in the file's order."""
@@ -193,7 +204,10 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "networks": (_networks, 'a list of networks, such as ["192.0.2.0/24"]'),
     "services": (_services, f"a list of {', '.join(sorted(SERVICES))}"),
     "tls": (_boolean, "true or false"),
-    "fingerprint": (_text, "the SHA-256 fingerprint of the peer's certificate"),
+    "fingerprint": (
+        lambda value: parse_fingerprint(_text(value)),
+        "the SHA-256 fingerprint of the peer's certificate, 64 hexadecimal digits",
+    ),
     "require_identity": (_boolean, "true or false"),
     "max_associations": (lambda value: _whole(value, 1, 10_000), "a whole number from 1 to 10000"),
     "transfer_syntaxes": (_uids, "a list of transfer syntax UIDs, best first"),

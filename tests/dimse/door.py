@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pacs.dimse.identity import Accounts, Verifier
 from pacs.dimse.limits import Limits
 from pacs.dimse.meters import Meters
 from pacs.dimse.reactor import Reactor
 from pacs.dimse.services import catalogue
+from pacs.dimse.tls import TlsDoor, TlsKeys
 from pacs.services.peers import PeerBook
+from pacs.services.tls import TlsFiles
 from tests.dimse.fakes import FakeNode
 
 
@@ -23,6 +26,7 @@ class Door:
     reactor: Reactor
     stop: threading.Event
     thread: threading.Thread
+    tls_address: tuple[str, int] = ("", 0)
 
     def metric(self, name: str, **labels: str) -> float:
         """A sample of the door's metrics."""
@@ -31,13 +35,19 @@ class Door:
 
 @contextmanager
 def opened(
-    folder: Path, node: Any = None, limits: Limits | None = None, peers: Mapping[str, str] = {}
+    folder: Path,
+    node: Any = None,
+    limits: Limits | None = None,
+    peers: Mapping[str, str] = {},
+    tls: TlsFiles | None = None,
+    accounts: Accounts | None = None,
 ) -> Iterator[Door]:
-    """A running door; `peers` are bodies of [peers.TITLE] tables."""
+    """A running door; `peers` are bodies of [peers.TITLE] tables; `tls` opens a second port."""
     file = folder / "peers.toml"
     file.write_text("\n".join(f"[peers.{title}]\n{body}" for title, body in (peers or {}).items()))
     node = node or FakeNode(folder)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    secure = TlsDoor(socket.create_server(("127.0.0.1", 0), backlog=512), TlsKeys(tls)) if tls else None
     reactor = Reactor(
         listener,
         node,
@@ -46,12 +56,15 @@ def opened(
         services=catalogue(),
         meters=Meters(node.metrics),
         limits=limits,
+        tls=secure,
+        identities=Verifier(accounts),
     )
     stop = threading.Event()
     thread = threading.Thread(target=reactor.run, args=(stop,), daemon=True)
     thread.start()
     try:
-        yield Door(listener.getsockname(), node, reactor, stop, thread)
+        at = secure.listener.getsockname() if secure else ("", 0)
+        yield Door(listener.getsockname(), node, reactor, stop, thread, at)
     finally:
         stop.set()
         thread.join(20)

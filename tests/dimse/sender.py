@@ -1,6 +1,7 @@
 """A service class user on our own protocol core and a blocking socket: no Nagle, one send a message."""
 
 import socket
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,12 +49,15 @@ class Sender:
     identity: Identity | None = None
     max_pdu: int = 131_072
     timeout: float = 30.0
+    tls: ssl.SSLContext | None = None
     accepted: dict[int, str] = field(default_factory=dict)
     results: dict[int, int] = field(default_factory=dict)
 
     def __enter__(self) -> "Sender":
         self.sock = socket.create_connection(self.address, self.timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls is not None:
+            self.sock = self.tls.wrap_socket(self.sock)
         self.protocol = Protocol(Limits(), requestor=True)
         self._events: Iterator[Event] = self._receive()
         self._number = 0

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import structlog
@@ -13,10 +14,12 @@ from pacs.dimse import server
 from pacs.domain.syntaxes import IMPLICIT_LE
 from pacs.errors import SettingsError
 from pacs.settings import Settings
+from tests.dimse.certificates import Authority
 from tests.dimse.sender import LITTLE, Refusal, Sender
 from tests.dimse.test_find import STUDY_ROOT
 from tests.dimse.test_hostile import CT, eventually
 from tests.dimse.test_node import encoded, image
+from tests.dimse.test_tls import calling
 
 
 def free_port() -> int:
@@ -101,6 +104,28 @@ def test_an_address_of_another_machine_is_told(settings: Settings) -> None:
         server.serve(dataclasses.replace(settings, dicom_host="192.0.2.1"), threading.Event())
 
 
-def test_tls_is_not_pretended(settings: Settings) -> None:
-    with pytest.raises(SettingsError, match="DICOM_TLS_PORT"):
-        server.serve(dataclasses.replace(settings, dicom_tls_port=2762), threading.Event())
+def test_tls_without_its_files_is_one_sentence_naming_the_setting(settings: Settings, tmp_path: Path) -> None:
+    secure = dataclasses.replace(settings, dicom_tls_port=2762)
+    with pytest.raises(SettingsError, match="DICOM_TLS_CERT"):
+        server.serve(secure, threading.Event())
+    named = dataclasses.replace(secure, dicom_tls_cert=tmp_path / "none", dicom_tls_key=tmp_path / "none")
+    with pytest.raises(SettingsError, match=r"DICOM_TLS_CERT .* cannot be read"):
+        server.serve(named, threading.Event())
+
+
+def test_both_ports_serve(settings: Settings, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ours, peer = authority.issue("ours"), authority.issue("peer")
+    ports = free_port(), free_port()
+    secure = dataclasses.replace(
+        settings,
+        dicom_port=ports[0],
+        dicom_tls_port=ports[1],
+        dicom_tls_cert=ours.certificate,
+        dicom_tls_key=ours.key,
+        dicom_tls_ca=authority.file,
+    )
+    with serving(secure):
+        assert eventually(lambda: answers(ports[0]))
+        with Sender(("127.0.0.1", ports[1]), tls=calling(authority, peer)) as sender:
+            assert sender.echo() == 0

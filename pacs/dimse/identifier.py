@@ -1,4 +1,4 @@
-"""A C-FIND request's identifier (PS3.4 C.4.1.1.3.1): from untrusted bytes to a `Query` and the keys to answer."""
+"""The identifiers of C-FIND, C-MOVE and C-GET (PS3.4 C.4.1.1.3.1, C.4.2.1.4.1): from untrusted bytes to a `Query`."""
 
 from dataclasses import dataclass
 
@@ -47,22 +47,50 @@ class Identifier:
     unsupported: bool
 
 
-def parse(data: bytes, transfer_syntax: str, root: Level) -> Identifier:
-    """The identifier of a query in the model whose highest level is `root` (PATIENT or STUDY), hierarchical.
+def parse(
+    data: bytes, transfer_syntax: str, root: Level, *, relational: bool = False, fuzzy: bool = False
+) -> Identifier:
+    """The identifier of a query in the model whose highest level is `root` (PATIENT or STUDY).
 
+    Hierarchical unless `relational` was negotiated; then no key of the levels above is demanded (PS3.4 C.4.1.2.2.1).
     Raises Refused(UNREADABLE) for bytes that are no data set and Mismatch for a level or key that the model forbids.
     """
     reader = _Reader(data, transfer_syntax)
+    name, level = _level(reader, root)
+    keys = _Keys(reader, level)
+    for tag in _tags(reader.top):
+        keys.add(tag)
+    if not relational:
+        _require_upper_keys(keys.conditions, root, level)
+    query = Query(level, tuple(keys.conditions), include=frozenset(keys.include), fuzzy=fuzzy, parents=False)
+    return Identifier(name, query, tuple(keys.wanted), keys.unsupported)
+
+
+def parse_retrieval(data: bytes, transfer_syntax: str, root: Level, *, relational: bool = False) -> Query:
+    """What C-MOVE or C-GET names, as a query for instances (PS3.4 C.4.2.2.1).
+
+    The unique key of the level has a value, or a list of UIDs. Other keys of this level and above narrow; a key below,
+    or one that nothing can be matched by, would give more than was asked for, so it is a Mismatch. Raises as `parse`.
+    """
+    reader = _Reader(data, transfer_syntax)
+    _, level = _level(reader, root)
+    conditions = [Condition((tag,), given) for tag in _tags(reader.top) if any(given := reader.values(reader.top, tag))]
+    for condition in conditions:
+        known = BY_TAG.get(condition.path[0])
+        if known is None or known.level > level:
+            raise Mismatch("A key is not one by which this level is retrieved.", condition.path[0])
+    _require_unique_key(conditions, level, several=level > Level.PATIENT)
+    if not relational:
+        _require_upper_keys(conditions, root, level)
+    return Query(Level.INSTANCE, tuple(conditions), show_hidden=level >= Level.SERIES)
+
+
+def _level(reader: "_Reader", root: Level) -> tuple[str, Level]:
     name = next(iter(reader.values(reader.top, QUERY_RETRIEVE_LEVEL)), "")
     level = LEVELS.get(name)
     if level is None or level < root:
         raise Mismatch("The Query/Retrieve Level is missing or not one of this model.", QUERY_RETRIEVE_LEVEL)
-    keys = _Keys(reader, level)
-    for tag in _tags(reader.top):
-        keys.add(tag)
-    _require_upper_keys(keys.conditions, root, level)
-    query = Query(level, tuple(keys.conditions), include=frozenset(keys.include), parents=False)
-    return Identifier(name, query, tuple(keys.wanted), keys.unsupported)
+    return name, level
 
 
 class _Keys:
@@ -117,14 +145,20 @@ def _tags(elements: Elements) -> list[int]:
 
 def _require_upper_keys(conditions: list[Condition], root: Level, level: Level) -> None:
     """PS3.4 C.4.1.2.2.1: below the root each level above is named by one unique key value."""
-    given = {condition.path: condition.values for condition in conditions}
     for upper in Level:
-        if not root <= upper < level:
-            continue
-        key = UNIQUE_KEYS[upper]
-        found = given.get((key.tag,), ())
-        if len(found) != 1 or not found[0] or any(sign in found[0] for sign in "*?"):
-            raise Mismatch(f"{key.keyword} must have one value at this level.", key.tag)
+        if root <= upper < level:
+            _require_unique_key(conditions, upper, several=False)
+
+
+def _require_unique_key(conditions: list[Condition], level: Level, *, several: bool) -> None:
+    key = UNIQUE_KEYS[level]
+    found = next((condition.values for condition in conditions if condition.path == (key.tag,)), ())
+    if not found or (len(found) > 1 and not several) or not all(map(_names_one, found)):
+        raise Mismatch(f"{key.keyword} must have one value at this level.", key.tag)
+
+
+def _names_one(value: str) -> bool:
+    return bool(value) and not any(sign in value for sign in "*?")
 
 
 class _Reader:

@@ -30,3 +30,5 @@ class Limits:
     reserved: int = 50  # of those, for peers of peers.toml
     per_address: int = 64
     workers: int = 4  # threads for queries and refusals
+    retrievals: int = 64  # under way at a time, a thread each; more of them wait
+    response: float = 120.0  # a request of ours without its response

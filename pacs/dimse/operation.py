@@ -1,5 +1,6 @@
 """What a service's operation offers to its association, and what it may ask of it."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,6 +11,7 @@ from pacs.dimse.command import Command
 from pacs.dimse.limits import Limits
 from pacs.dimse.status import Status
 from pacs.domain.events import Source
+from pacs.services.peers import PeerBook
 
 if TYPE_CHECKING:
     from pacs.node import Node
@@ -24,6 +26,7 @@ class Context:
     context_id: int
     abstract_syntax: str
     transfer_syntax: str
+    options: frozenset[str] = frozenset()  # what extended negotiation agreed on: relational, fuzzy (PS3.4 C.5)
 
 
 class Link(Protocol):
@@ -57,6 +60,38 @@ class Link(Protocol):
 
     def report(self, error: BaseException) -> None:
         """Log a failure that is not the peer's, by its kind and place."""
+
+    @property
+    def peers(self) -> PeerBook: ...
+
+    @property
+    def max_pdu(self) -> int:
+        """What the peer takes, 0 for no limit."""
+
+    @property
+    def turn(self) -> threading.Lock:
+        """Held, by whatever thread, while a request of ours is unanswered: one at a time (PS3.7 D.3.3.3)."""
+
+    def storable(self) -> tuple[Context, ...]:
+        """The contexts on which the peer takes C-STORE requests: it is their SCP (PS3.7 D.3.3.4)."""
+
+    def next_id(self) -> int:
+        """A message ID for a request of ours. Safe from every thread."""
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Run `act` on the reactor's thread, unless the association is gone by then. Safe from every thread."""
+
+    def engage(self, work: Callable[[], T], done: "Callable[[Future[T]], None]") -> None:
+        """As `run`, for work that takes long or waits for others: a retrieval."""
+
+    def ask(self, message_id: int, answered: Callable[[Command], None]) -> None:
+        """`answered` gets the response to a request of ours; without this a response is a breach of the protocol."""
+
+    def stream(self, data: bytes | bytearray) -> bool:
+        """Send a piece of a message of ours; nothing else goes before its answer. False: wait for `Operation.more`."""
+
+    def abort(self, why: str) -> None:
+        """End the association at once."""
 
     def finish(self, operation: "Operation", status: Status, outcome: str = "") -> None:
         """The final answer is queued. `outcome` is a word for the counters where the status does not say it."""

@@ -146,6 +146,9 @@ class Association:
         """A message ID for a request of ours."""
         return next(self._numbers)
 
+    def expect(self, message_id: int) -> None:
+        """Nothing to do: each association of ours is for one thread, which asks one thing at a time."""
+
     def send(self, data: bytes | bytearray) -> None:
         """Raises Lost."""
         try:

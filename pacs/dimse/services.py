@@ -6,9 +6,12 @@ A service that is not built has no row, so its contexts are refused and never ha
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pacs.dimse import get, move
 from pacs.dimse.command import Command, Field
 from pacs.dimse.echo import Echo
 from pacs.dimse.find import MODELS, Find
+from pacs.dimse.get import Get
+from pacs.dimse.move import Move
 from pacs.dimse.operation import Context, Link, Operation
 from pacs.dimse.store import Store
 from pacs.domain import syntaxes, uids
@@ -19,16 +22,25 @@ PLAIN = (syntaxes.IMPLICIT_LE, syntaxes.EXPLICIT_LE, syntaxes.EXPLICIT_BE)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`name` is the word of peers.toml; `operations` says which requests a context of the service carries."""
+    """`name` is the word of peers.toml; `operations` says which requests a context of the service carries.
+
+    `options`: what extended negotiation may grant, by the place of its byte (PS3.4 C.5); empty: not this one.
+    """
 
     name: str
     operations: Mapping[int, Callable[[Link, Context, Command], Operation]]
     transfer_syntaxes: frozenset[str]
+    options: tuple[str, ...] = ()
 
 
 ECHO = Service("echo", {Field.C_ECHO_RQ: Echo}, frozenset(PLAIN))
 STORE = Service("store", {Field.C_STORE_RQ: Store}, frozenset(syntaxes.presentable()))
-FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN))
+# for a peer that may not store here: it is sent objects by C-GET
+RECEIVE = Service("store", {}, frozenset(syntaxes.presentable()))
+# PS3.4 C.5.1.1, C.5.2.1: relational queries, combined date and time, fuzzy matching of names
+FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN), ("relational", "", "fuzzy"))
+MOVE = Service("move", {Field.C_MOVE_RQ: Move}, frozenset(PLAIN), ("relational",))
+GET = Service("get", {Field.C_GET_RQ: Get}, frozenset(PLAIN), ("relational",))
 
 
 def catalogue() -> dict[str, Service]:
@@ -37,6 +49,8 @@ def catalogue() -> dict[str, Service]:
         uids.VERIFICATION: ECHO,
         **dict.fromkeys(uids.storage_classes(), STORE),
         **dict.fromkeys(MODELS, FIND),
+        **dict.fromkeys(move.MODELS, MOVE),
+        **dict.fromkeys(get.MODELS, GET),
     }
 
 

@@ -73,6 +73,9 @@ class Channel(Protocol):
 
     def next_id(self) -> int: ...
 
+    def expect(self, message_id: int) -> None:
+        """A request with this number follows. Raises Lost."""
+
     def send(self, data: bytes | bytearray) -> None:
         """Raises Lost."""
 
@@ -162,6 +165,7 @@ class Delivery:
 
     def _put(self, channel: Channel, parcel: _Parcel) -> None:
         try:
+            channel.expect(parcel.message_id)
             channel.send(parcel.first)
             for piece in parcel.rest:
                 channel.send(piece)

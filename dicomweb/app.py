@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomweb import (
+    accounts,
     admin,
+    auth,
     bulkdata,
     capabilities,
     delete,
@@ -35,10 +37,13 @@ from dicomweb import (
     wado,
     wadouri,
 )
+from dicomweb.auth import Line
+from dicomweb.door import Door, Files, Page, require_known
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
 from dicomweb.stream import bare
 from pacs.domain.levels import Level
+from pacs.domain.roles import PUBLIC, SIGNED_IN, Identity
 from pacs.errors import FilmroomError
 
 if TYPE_CHECKING:
@@ -56,7 +61,8 @@ INSTANCE = f"{SERIES}/instances/{{instance}}"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One verb of one path. `permission` is the word that a role will have to hold; `public` is for everybody."""
+    """One verb of one path. `permission` is what a role has to hold (pacs/domain/roles.py); `public` is for everybody,
+    `signed-in` for whoever is known."""
 
     method: str
     path: str
@@ -68,8 +74,8 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", "/health", ops.health, "public"),
     Row("GET", "/ready", ops.ready, "public"),
     Row("GET", "/metrics", ops.metrics, "metrics"),
-    Row("GET", "/openapi.json", ops.described, "public"),
-    Row("GET", ROOT, ops.root, "public"),
+    Row("GET", "/openapi.json", ops.described, "signed-in"),
+    Row("GET", ROOT, ops.root, "signed-in"),
     # QIDO-RS (PS3.18 10.6)
     Row("GET", f"{ROOT}/studies", qido.search(Level.STUDY), "search"),
     Row("GET", f"{ROOT}/series", qido.search(Level.SERIES), "search"),
@@ -105,6 +111,23 @@ ROUTES: tuple[Row, ...] = (
     Row("DELETE", STUDY, delete.delete, "delete"),
     Row("DELETE", SERIES, delete.delete, "delete"),
     Row("DELETE", INSTANCE, delete.delete, "delete"),
+    # coming in, and who may
+    Row("POST", f"{API}/auth/token", auth.token, "public"),
+    Row("POST", f"{API}/auth/refresh", auth.refresh, "public"),  # 401 without a refresh token
+    Row("POST", f"{API}/auth/logout", auth.logout, "signed-in"),
+    Row("GET", f"{API}/auth/me", auth.me, "signed-in"),
+    Row("POST", f"{API}/auth/password", auth.password, "signed-in"),
+    Row("GET", f"{API}/users", accounts.users, "accounts"),
+    Row("POST", f"{API}/users", accounts.add_user, "accounts"),
+    Row("GET", f"{API}/users/{{username}}", accounts.user, "accounts"),
+    Row("PATCH", f"{API}/users/{{username}}", accounts.change_user, "accounts"),
+    Row("DELETE", f"{API}/users/{{username}}", accounts.remove_user, "accounts"),
+    Row("GET", f"{API}/tokens", accounts.tokens, "accounts"),
+    Row("POST", f"{API}/tokens", accounts.add_token, "accounts"),
+    Row("DELETE", f"{API}/tokens", accounts.revoke_token, "accounts"),
+    Row("DELETE", f"{API}/tokens/{{token}}", accounts.revoke_token, "accounts"),
+    Row("GET", f"{API}/studies/{{study}}/labels", accounts.labels, "control"),
+    Row("PUT", f"{API}/studies/{{study}}/labels", accounts.put_labels, "control"),
     # admin API
     Row("GET", f"{API}/status", admin.status, "status"),
     Row("GET", f"{API}/refusals/{{id}}", admin.refusal, "status"),
@@ -124,33 +147,68 @@ ROUTES: tuple[Row, ...] = (
 )
 
 
+# what people look at: path -> permission
+PAGES: dict[str, str] = {
+    "/": SIGNED_IN,
+    "/console": SIGNED_IN,
+    "/console/": "search",
+    "/console/studies/{study}": "retrieve",
+    "/console/login": PUBLIC,
+    "/console/logout": SIGNED_IN,
+    "/console/password": SIGNED_IN,
+    "/console/static": PUBLIC,
+    viewer.PAGE: SIGNED_IN,
+}
+
+
 def build(node: "Node") -> Starlette:
-    """The application on this node's services: DICOMweb, admin API, health, and the console's pages."""
-    pages = viewer.routes(node.settings)
+    """The application on this node's services: DICOMweb, admin API, health, and the console's pages.
+
+    Raises ValueError for a route without a permission: nobody would know who may go there.
+    """
+    door = Door(node)
+    pages = [_behind(door, route) for route in viewer.routes(node.settings)]
+    console = [_behind(door, route) for route in _console(node)]
+    nowhere = Route("/{path:path}", Page(Nowhere(), door, SIGNED_IN))
     app = Starlette(
-        routes=[*_routes(node, ROUTES), *pages[:-1], *_console(node), *pages[-1:], Route("/{path:path}", Nowhere())],
+        routes=[*_routes(node, door, ROUTES), *pages[:-1], *console, *pages[-1:], nowhere],
         middleware=[Middleware(Guard, settings=node.settings, metrics=node.metrics), Middleware(WithoutSlash)],
         exception_handlers={FilmroomError: _problem, HTTPException: _http_problem},
     )
     app.router.redirect_slashes = False
     app.state.routes = ROUTES
     app.state.decoded = Once(DECODED_BYTES)
+    app.state.line = Line()
     return app
 
 
-def _routes(node: "Node", rows: Sequence[Row]) -> list[BaseRoute]:
+def _behind(door: Door, route: BaseRoute) -> BaseRoute:
+    """A page, or a folder of files, behind the door: what is inside asks nobody."""
+    assert isinstance(route, Route | Mount)
+    if isinstance(route, viewer.OfPort):
+        route.app = Files(route.app, door)
+        return route
+    permission = PAGES.get(route.path, "")
+    require_known(permission, route.path)
+    if permission != PUBLIC:
+        route.app = Page(route.app, door, permission)
+    return route
+
+
+def _routes(node: "Node", door: Door, rows: Sequence[Row]) -> list[BaseRoute]:
     """One route a path, which knows all of its methods."""
     verbs: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
+        require_known(row.permission, f"{row.method} {row.path}")
         verbs[row.path][row.method] = row
-    return [Route(path, Verbs(node, known)) for path, known in verbs.items()]
+    return [Route(path, Verbs(node, door, known)) for path, known in verbs.items()]
 
 
 class Verbs:
     """What may be done at one path."""
 
-    def __init__(self, node: "Node", rows: dict[str, Row]) -> None:
-        self.node, self.rows = node, rows
+    def __init__(self, node: "Node", door: Door, rows: dict[str, Row]) -> None:
+        self.node, self.door, self.rows = node, door, rows
         methods = {*rows, "OPTIONS", *(["HEAD"] if "GET" in rows else [])}
         self.allow = ", ".join(sorted(methods))
 
@@ -161,20 +219,28 @@ class Verbs:
 
     async def answer(self, request: Request) -> Response:
         """HEAD mirrors GET; OPTIONS tells what there is (PS3.18 8.9)."""
+        row = self.rows.get("GET" if request.method == "HEAD" else request.method)
+        who = None if row is not None and row.permission == PUBLIC else await self.door.who(request)
         if request.method == "OPTIONS":
             rows = ROUTES if request.url.path == ROOT else self.rows.values()
             return capabilities.describe(request, self.node.settings, rows, self.allow)
-        row = self.rows.get("GET" if request.method == "HEAD" else request.method)
         if row is None:
             message = f"{request.method} is not for this resource; it knows {self.allow}."
             raise HTTPException(405, message, headers={"Allow": self.allow})
         try:
-            response = await row.handler(self.node, request)
+            response = await row.handler(await self._admitted(who, request, row), request)
         except Exception as error:
             trail.failed(self.node, request, row.path, row.permission, error)
             raise
         trail.answered(self.node, request, row.path, row.permission, response)
         return bare(response) if request.method == "HEAD" else response
+
+    async def _admitted(self, who: Identity | None, request: Request, row: Row) -> "Node":
+        """The node as whoever asks sees it. Raises Forbidden, NotFound."""
+        if who is None:
+            return self.node
+        self.door.permit(who, request, row.permission)
+        return await self.door.seen_by(who, request)
 
 
 class WithoutSlash:

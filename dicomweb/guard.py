@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicomweb import problems
+from dicomweb import problems, urls
 from dicomweb.problems import TooSlow
 from dicomweb.urls import split_host
 from pacs.errors import BadRequest, FilmroomError, Forbidden, TooLarge
@@ -30,11 +30,14 @@ BODY_LEAST_RATE = 4096  # bytes a second, over the whole body
 LINGER_SECONDS, LINGER_BYTES = 5.0, 64 << 20
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CORS_METHODS = ", ".join(METHODS)
-CORS_REQUEST_HEADERS = "Accept, Authorization, Content-Type, If-None-Match, Range"
+CORS_REQUEST_HEADERS = "Accept, Authorization, Content-Type, If-None-Match, Range, X-CSRF-Token"
 CORS_EXPOSED = "Content-Location, Content-Range, ETag, Location, Warning, X-Request-Id, X-Total-Count"
+HSTS = "max-age=31536000"  # for those who came over TLS: they shall never come otherwise again
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'self'",
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'self'; form-action 'self'; base-uri 'none'"
+    ),
     "cross-origin-resource-policy": "same-site",
     "referrer-policy": "same-origin",
 }
@@ -63,14 +66,15 @@ def exchange(scope: Scope) -> Exchange:
 
 
 class Guard:
-    """Wraps the application. Loopback-only nodes without login welcome loopback Hosts and Origins only."""
+    """Wraps the application. Nodes that ask for no login and are bound to loopback hear this machine only: loopback
+    Hosts and Origins, and behind a proxy that we trust nobody from elsewhere."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings = app, settings
         self.seconds = metrics.histogram(
             "filmroom_http_request_seconds", "Time to the end of the answer.", ("method", "route", "status")
         )
-        self.local_only = settings.loopback_only and settings.auth_mode == "auto"
+        self.local_only = settings.loopback_only and not settings.login_required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,6 +90,8 @@ class Guard:
                 "access-control-expose-headers": CORS_EXPOSED,
                 "vary": "Origin",
             }
+        if urls.base(HTTPConnection(scope), self.settings).startswith("https://"):
+            ours.headers["strict-transport-security"] = HSTS
         try:
             await self._pass(scope, headers, _Receiving(receive, ours), _Sending(receive, send, ours))
         except ClientDisconnect:
@@ -95,7 +101,7 @@ class Guard:
 
     async def _pass(self, scope: Scope, headers: Headers, receive: "_Receiving", send: "_Sending") -> None:
         """Through the gates to the application; whatever escapes it becomes a 500, or a broken connection."""
-        refusal = self._refusal(headers)
+        refusal = self._refusal(scope, headers)
         if refusal is not None:
             await problems.of(refusal, send.ours.request_id)(scope, receive, send)
         elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
@@ -108,21 +114,27 @@ class Guard:
             except Exception as error:
                 await self._slip(error, scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> FilmroomError | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> FilmroomError | None:
         host, origin = headers.get("host", ""), headers.get("origin", "")
         named = split_host(host) if host else ("localhost", None)
         if named is None:
             return BadRequest("The Host header is malformed.")
         if not self.local_only:
             return None
-        if not is_loopback(named[0].strip("[]")):
+        if not is_loopback(named[0].strip("[]")) or self._proxied(scope):
             return Forbidden(
-                "This node serves its own machine only and was called by another name; use http://127.0.0.1, or set "
-                "HTTP_HOST and AUTH_MODE to open it."
+                "This node serves its own machine only and was called from elsewhere, or by another name; use "
+                "http://127.0.0.1, or set AUTH_MODE=required to open it."
             )
         if origin and origin not in self.settings.cors_origins and not _loopback_origin(origin):
             return Forbidden("A page of another origin may not call this node; name it in CORS_ORIGINS if it should.")
         return None
+
+    def _proxied(self, scope: Scope) -> bool:
+        """Whether a proxy that we trust tells of a client on another machine."""
+        if not self.settings.trusted_proxies or scope.get("client") is None:
+            return False
+        return not is_loopback(urls.client(HTTPConnection(scope), self.settings))
 
     async def _preflight(self, send: "_Sending") -> None:
         allowed = {

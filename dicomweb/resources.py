@@ -10,11 +10,13 @@ from dicomweb import params, urls
 from dicomweb.negotiate import Offer, Want, choose
 from pacs.domain.events import Source
 from pacs.domain.levels import Scope
+from pacs.domain.roles import Identity
 from pacs.domain.uids import is_uid
 from pacs.errors import BadRequest
 from pacs.settings import Settings
 
 T = TypeVar("T")
+NOBODY = "nobody"  # in audit rows, where who asks is not known
 
 
 def scope_of(request: Request) -> Scope:
@@ -50,8 +52,15 @@ def accepted(request: Request, *offers: Offer) -> tuple[Want, ...]:
 
 
 def source(request: Request, settings: Settings, door: str) -> Source:
-    """Who asks: without login it is the local user, at this address."""
-    return Source(door, "local", urls.client(request, settings))
+    """Who asks, at which address, as audit rows name them."""
+    found = identity_of(request)
+    return Source(door, found.actor if found else NOBODY, urls.client(request, settings))
+
+
+def identity_of(request: Request) -> Identity | None:
+    """Who asks, once the door has found out; None on routes that are for everybody."""
+    found: Identity | None = request.scope.get("state", {}).get("identity")
+    return found
 
 
 async def run(call: Callable[[], T]) -> T:

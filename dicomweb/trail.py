@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Response)
 
 # permission -> action, where the word is another; None is noted nowhere
-ACTIONS: Mapping[str, str | None] = {"retrieve": "read", "public": None, "metrics": None}
-ELSEWHERE = frozenset({"store", "delete", "control"})  # their rows come with the transaction
+ACTIONS: Mapping[str, str | None] = {"retrieve": "read", "public": None, "metrics": None, "signed-in": None}
+ELSEWHERE = frozenset({"store", "delete", "control", "accounts"})  # their rows come with the transaction
 # what a row names, where the path has it, and the parameter of WADO-URI (PS3.18 9.1.2.1)
 NAMED = (
     ("study_uid", "study", "studyUID"),

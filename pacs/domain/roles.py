@@ -5,7 +5,7 @@ A route names one permission (`dicomweb/app.py`), a role holds some. What is not
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pacs.errors import BadRequest
 
@@ -60,6 +60,14 @@ class Visible:
 
 VISIBLE_BY = ("institutions", "aes", "labels")
 MOST_WORDS, LONGEST_WORD = 200, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request shows of who sends it."""
+
+    kind: Literal["bearer", "cookie"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

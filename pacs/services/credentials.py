@@ -6,10 +6,8 @@ this process revokes at once. Wrong credentials are not kept.
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import Literal
 
-from pacs.domain.roles import Identity, checked_roles, identity
+from pacs.domain.roles import Credential, Identity, checked_roles, identity
 from pacs.errors import BadRequest
 from pacs.services.jwts import read, wrong
 from pacs.services.keys import ISSUER, Keys
@@ -21,17 +19,6 @@ KEPT_SECONDS = 3.0
 MOST_KEPT = 4096
 NODE = "node"  # the use of tokens that commands on this machine make for themselves
 NODE_SECONDS = 300.0
-
-Kind = Literal["bearer", "cookie"]
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What a request shows."""
-
-    kind: Kind
-    text: str
-
 
 class Credentials:
     """Thread-safe."""

@@ -5,12 +5,13 @@ import gc
 import os
 import signal
 import threading
+from contextlib import suppress
 
 from pacs.cli.components import COMPONENTS, Component, entry_of, with_ports
 from pacs.embedded.connect import located, missing, noted
 from pacs.embedded.lock import holder
 from pacs.embedded.servers import prepare_home
-from pacs.errors import SettingsError
+from pacs.errors import SettingsError, Unavailable
 from pacs.hardening import refuse_unsafe, with_secret_key
 from pacs.settings import Settings
 from pacs.telemetry import configure
@@ -41,6 +42,7 @@ def _serve_one(component: Component, settings: Settings) -> int:
     prepare_home(settings.home)
     settings = _with_servers(with_secret_key(settings), component)
     refuse_unsafe(settings)
+    _refuse_newer_schema(settings)
     entry = entry_of(component)
     settings = with_ports(settings, (component,))
     stop = threading.Event()
@@ -50,6 +52,14 @@ def _serve_one(component: Component, settings: Settings) -> int:
     gc.freeze()
     gc.set_threshold(GARBAGE_LOOKED_AT)
     return entry(settings, stop)
+
+
+def _refuse_newer_schema(settings: Settings) -> None:
+    """Code that meets the schema of a newer version says so and ends; a database that is away is waited for."""
+    from pacs.index import schema
+
+    with suppress(Unavailable):
+        schema.refuse_newer(schema.current(settings.database_url))
 
 
 def _with_servers(settings: Settings, component: Component) -> Settings:

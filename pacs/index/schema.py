@@ -59,6 +59,15 @@ def current(database_url: str) -> str | None:
         raise Unavailable("The database cannot be reached; check DATABASE_URL and that Postgres runs.") from error
 
 
+def stored(database_url: str) -> int:
+    """How many instances the index holds; 0 for a database without a schema."""
+    with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT, row_factory=tuple_row) as connection:
+        if recorded(connection) is None:
+            return 0
+        row = connection.execute("SELECT count(*) FROM instance").fetchone()
+    return int(row[0]) if row else 0
+
+
 def recorded(connection: psycopg.Connection) -> str | None:
     """`current` on an open connection, in its transaction."""
     with connection.cursor(row_factory=tuple_row) as cursor:
@@ -100,15 +109,19 @@ def _asked(pool: ConnectionPool[Any], patience: float) -> Iterator[psycopg.Conne
 
 def require_head(found: str | None) -> None:
     """Raise SchemaMismatch with the cure unless `found` is the head."""
-    if found == head():
-        return
-    if found is None or found in {revision.name for revision in revisions()}:
+    refuse_newer(found)
+    if found != head():
         state = "has no schema yet" if found is None else f"is at revision {found}"
         raise SchemaMismatch(f"The database {state}, this version needs {head()}; run: filmroom db upgrade")
-    raise SchemaMismatch(
-        f"The database is at revision {found}, which is newer than this version (it knows {head()}); "
-        "run the newer version of Filmroom, or let that one downgrade the database first."
-    )
+
+
+def refuse_newer(found: str | None) -> None:
+    """Raise SchemaMismatch when `found` is a revision that this version does not know."""
+    if found is not None and found not in {revision.name for revision in revisions()}:
+        raise SchemaMismatch(
+            f"The database is at revision {found}, which is newer than this version (it knows {head()}); "
+            "run the newer version of Filmroom, or let that one downgrade the database first."
+        )
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
@@ -117,8 +130,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     Raises SchemaMismatch for a database that a newer version made, Unavailable when it is away.
     """
     found = current(database_url)
-    if found is not None and found not in {known.name for known in revisions()}:
-        require_head(found)
+    refuse_newer(found)
     if revision == "head" and found == head():
         return
     from alembic import command
@@ -127,10 +139,10 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 
 def downgrade(database_url: str, revision: str = "-1") -> None:
-    """Undo revisions down to `revision` (`base`, a name, or `-n`)."""
+    """Undo revisions down to `revision` (`base`, a name, or `-n`). Raises as `upgrade` does."""
+    refuse_newer(current(database_url))
     from alembic import command
 
-    current(database_url)
     command.downgrade(_alembic(database_url), revision)
 
 

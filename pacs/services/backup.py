@@ -137,10 +137,11 @@ class Backup:
         return report
 
     def _revision(self) -> str:
-        """What the schema is at. Raises SchemaMismatch for none and for one that this version does not know."""
+        """What the schema is at, which may be behind. Raises SchemaMismatch for none, and for a newer one."""
         found = schema.current(self._settings.database_url)
-        if found not in {revision.name for revision in schema.revisions()}:
+        if found is None:
             schema.require_head(found)
+        schema.refuse_newer(found)
         return str(found)
 
     def _snapshot(self, into: Target, report: Report) -> str:

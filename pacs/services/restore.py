@@ -69,8 +69,7 @@ class Restore:
         """
         manifest = backup_manifest.read(folder.absolute())
         about = manifest.about()
-        if about.revision not in {revision.name for revision in schema.revisions()}:
-            schema.require_head(about.revision)
+        schema.refuse_newer(about.revision)
         seal = file_digest(manifest.root / SUMS)
         self._refuse_unless_empty(seal)
         self._require_space(manifest)

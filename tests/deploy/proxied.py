@@ -19,7 +19,7 @@ from pacs.embedded.process import spawn
 from pacs.settings import Settings
 from tests.deploy import shipped
 
-BACKENDS = ("127.0.0.1", "127.0.0.2")  # one port on both, as containers have
+BACKENDS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")  # one port on all, as containers have
 PATIENCE = 60.0
 LIMIT_GB = 0.02  # of the node; the proxy's own stays at 10 GiB
 
@@ -58,10 +58,12 @@ def moved(folder: Path, ports: dict[str, int], resolver: int) -> str:
 
 @dataclass
 class Proxied:
-    """Two web processes and nginx before them; `url` by the word of a listening port."""
+    """Web processes, three unless `hosts` says otherwise, and nginx before them; `url` by the word of a listening port."""
 
     folder: Path
     settings: Settings
+    hosts: tuple[str, ...] = BACKENDS
+    limit_gb: float = LIMIT_GB
     ports: dict[str, int] = field(default_factory=dict)
     webs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     nginx: subprocess.Popen[bytes] | None = None
@@ -71,29 +73,34 @@ class Proxied:
         self.ports = {word: free_port() for word in ("https", "http", "pages", "alive", "backend", "frontend")}
         self._certify()
         (self.folder / "nginx.conf").write_text(moved(self.folder, self.ports, resolver), encoding="utf-8")
-        for host in BACKENDS:
+        for host in self.hosts:
             self.serve(host)
         self.nginx = self._spawn(["nginx", "-c", f"{self.folder}/nginx.conf", "-g", "daemon off;"], "nginx")
-        for host in BACKENDS:
+        for host in self.hosts:
             self.wait_served(host)
         wait_for(lambda: self._alive(f"http://127.0.0.1:{self.ports['alive']}/alive"), "nginx")
 
     def serve(self, host: str) -> None:
         """One web process on that address."""
-        env = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}} | {
+        line = [sys.executable, "-m", "pacs", "serve", "web"]
+        self.webs[host] = self._spawn(line, host, self.environment(HTTP_HOST=host))
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a process of this node runs with."""
+        kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+        return kept | {
             "FILMROOM_HOME": str(self.settings.home),
             "FILMROOM_CONFIG": os.devnull,
             "DATABASE_URL": self.settings.database_url,
             "REDIS_URL": self.settings.redis_url,
-            "HTTP_HOST": host,
             "HTTP_PORT": str(self.ports["backend"]),
             "WEB_PORT": str(self.ports["frontend"]),
             "TRUSTED_PROXIES": "127.0.0.0/8",
-            "DICOM_MAX_UPLOAD_SIZE_GB": str(LIMIT_GB),
+            "DICOM_MAX_UPLOAD_SIZE_GB": str(self.limit_gb),
             "DISK_RESERVE_GB": "0",
             "LOG_FORMAT": "json",
+            **more,
         }
-        self.webs[host] = self._spawn([sys.executable, "-m", "pacs", "serve", "web"], host, env)
 
     def wait_served(self, host: str) -> None:
         """Until the process on that address answers."""

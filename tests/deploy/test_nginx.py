@@ -1,4 +1,4 @@
-"""deploy/nginx/nginx.conf in the real nginx, before two web processes."""
+"""deploy/nginx/nginx.conf in the real nginx, before three web processes."""
 
 import secrets
 import shutil
@@ -146,7 +146,8 @@ def test_a_backend_that_is_killed_is_gone_round_and_without_any_we_say_so(client
     assert [stored(client, proxied, found).status_code for found in sent] == [200] * 8
     rows = client.get(f"{proxied.url('http')}{STUDIES}/{study}/instances").json()
     assert {row["00080018"]["Value"][0] for row in rows} == {found.SOPInstanceUID for found in sent}
-    proxied.kill(BACKENDS[0])
+    for host in (BACKENDS[0], BACKENDS[2]):
+        proxied.kill(host)
     answer = client.get(proxied.url("http") + STUDIES)
     assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (503, "unavailable", "5")
     for host in BACKENDS:

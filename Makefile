@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run viewer install dev test lint format torture bench docs lock clean
+.PHONY: help run viewer install dev test test-viewer lint format torture bench docs lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r n t; do printf '  make %-10s %s\n' "$$n" "$$t"; done
@@ -28,8 +28,11 @@ dev: $(VENV)/dev.stamp ## install what tests and checks need as well
 test: $(VENV)/dev.stamp ## run all tests but the campaigns (PYTEST="-k word" narrows)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST)
 
+test-viewer: $(VENV)/dev.stamp ## look at real studies in the viewer with a browser; pictures are kept in build/viewer
+	$(BIN)/python -m pytest tests/viewer -m "slow or not slow" --timeout 600 $(PYTEST)
+
 torture: $(VENV)/dev.stamp ## run the campaigns: kill -9, lost servers, full disks
-	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST)
+	$(BIN)/python -m pytest -m slow --timeout 3600 --ignore tests/viewer $(PYTEST)
 
 lint: $(VENV)/dev.stamp ## check style, types and layers
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import hashlib
 import json
 import mimetypes
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +23,7 @@ from dicomweb import urls, viewerpackage
 from dicomweb.metadata import wants_gzip
 from pacs.settings import Settings
 
-CONFIG = "app-config.js"
+CONFIG, INDEX = "app-config.js", "index.html"
 PAGE = "/viewer"  # with ?StudyInstanceUIDs=
 FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 _HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.[a-z0-9]+$", re.ASCII)  # names that change with their content
@@ -85,7 +86,8 @@ LOGIN = """window.config.httpErrorHandler = error => {
 class Viewer:
     """Answers the paths of WEB_PORT that nothing else answers. `policy` is the content security policy of it all."""
 
-    folder: Path
+    files: Mapping[str, Path]  # by their paths below the root; no other name reaches the disk
+    squeezed: frozenset[Path]
     policy: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,23 +100,16 @@ class Viewer:
         name = request.url.path.lstrip("/")
         if name == CONFIG:
             return self._sent(Response(configuration(), media_type="text/javascript"), ASK_AGAIN)
-        path = self._file(name)
+        path = self.files.get(name)
         if path is None and PurePosixPath(name).suffix and request.headers.get("sec-fetch-dest") != "document":
             raise HTTPException(404, "The viewer has no such file.")
-        return self._of_file(path or self.folder / "index.html", request)
-
-    def _file(self, name: str) -> Path | None:
-        """The file of this name inside the folder, links followed; None where there is none."""
-        if not name or "\0" in name or len(name) > 1024:
-            return None
-        path = (self.folder / name).resolve()
-        return path if path.is_relative_to(self.folder) and path.is_file() else None
+        return self._of_file(path or self.files[INDEX], request)
 
     def _of_file(self, path: Path, request: Request) -> Response:
         kind = MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         kept = FOR_EVER if _HASHED.search(path.name) else ASK_AGAIN
-        squeezed = path.with_name(path.name + ".gz")
-        if wants_gzip(request.headers.get("accept-encoding", "")) and squeezed.is_file():
+        squeezed = path.with_name(f"{path.name}.gz")
+        if squeezed in self.squeezed and wants_gzip(request.headers.get("accept-encoding", "")):
             headers = {"content-encoding": "gzip", "vary": "Accept-Encoding"}
             return self._sent(FileResponse(squeezed, media_type=kind, headers=headers), kept)
         return self._sent(FileResponse(path, media_type=kind, headers={"vary": "Accept-Encoding"}), kept)
@@ -143,14 +138,21 @@ def routes(settings: Settings) -> list[BaseRoute]:
     found = viewerpackage.folder(settings)
     if found is None:
         return []
-    found = found.resolve()
-    shown = Viewer(found, policy((found / "index.html").read_bytes()))
+    shown = of(found)
 
     async def there(request: Request) -> Response:
         return RedirectResponse(f"{root(request, settings)}{PAGE}?{request.url.query}", 307)
 
     anywhere = OfPort("/{path:path}", shown, settings.web_port)
     return [OfPort("/", shown, settings.web_port), OfPort(PAGE, shown, settings.web_port), Route(PAGE, there), anywhere]
+
+
+def of(folder: Path) -> Viewer:
+    """The viewer whose files lie in a folder."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    squeezed = frozenset(path for path in paths if path.suffix == ".gz")
+    return Viewer(files, squeezed, policy(files[INDEX].read_bytes()))
 
 
 def root(request: Request, settings: Settings) -> str:

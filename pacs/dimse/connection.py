@@ -21,6 +21,7 @@ from pacs.dimse.services import Service
 from pacs.dimse.states import State
 from pacs.dimse.status import Status
 from pacs.domain.events import Source
+from pacs.domain.roles import Identity as Who
 from pacs.errors import FilmroomError
 from pacs.services.peers import Peer, PeerBook, ip_address
 
@@ -195,35 +196,37 @@ class Connection:
         if checked is None:
             self._reject(request, Refusal.TOO_MANY)
         else:
-            self.watch(checked, lambda future: self._verified(request, peer, given, future))
+            self.watch(checked, lambda future: self._verified(request, peer, future))
 
-    def _verified(self, request: AssociateRequest, peer: Peer | None, given: Identity, future: "Future[str]") -> None:
+    def _verified(self, request: AssociateRequest, peer: Peer | None, future: "Future[Who | None]") -> None:
         """The answer about an identity is there; meanwhile others may have come, or this caller gone."""
         if self._protocol.state is not State.DECIDING or future.cancelled():
             return
         error = future.exception()
+        who = None if error is not None else future.result()
         if error is not None:
             self._reject(request, Refusal.UNAVAILABLE)
             if not isinstance(error, FilmroomError):
                 self.report(error)
-        elif not future.result():
+        elif who is None:
             self._reject(request, Refusal.IDENTITY)
         elif (refusal := self._judge(request, peer)) is not None:
             self._reject(request, refusal)
         else:
-            self._reactor.meters.identified(request.calling, future.result())
-            self._accept(request, peer, b"" if given.answer_wanted else None)
+            self._reactor.meters.identified(request.calling, who.actor)
+            self._accept(request, peer, who)
 
     def _reject(self, request: AssociateRequest, refusal: Refusal) -> None:
         self._reactor.meters.rejected(refusal.word, self.address, request.calling)
         self._say(self._protocol.reject(refusal.rejection))
         self._await_close(self.limits.artim)
 
-    def _accept(self, request: AssociateRequest, peer: Peer | None, identity_answer: bytes | None = None) -> None:
+    def _accept(self, request: AssociateRequest, peer: Peer | None, who: Who | None = None) -> None:
+        """`who`: the user that the caller has shown to be."""
         self.peer, self.calling = peer, request.calling
         self.source = Source("dimse", request.calling, self.address)
         services = self._reactor.services
-        accept, self._contexts = negotiation.negotiate(request, services, peer, self.limits, identity_answer)
+        accept, self._contexts = negotiation.negotiate(request, services, peer, self.limits, who)
         self._window = accept.user.window[0] if accept.user.window else 1
         self._sendable = frozenset(role.sop_class_uid for role in accept.user.roles if role.scp)
         self._reactor.associated(self)

@@ -10,6 +10,7 @@ from pacs.dimse.associate import (
     AssociateAccept,
     AssociateRequest,
     ContextResult,
+    Identity,
     ProposedContext,
     Role,
     UserInformation,
@@ -20,12 +21,26 @@ from pacs.dimse.operation import Context
 from pacs.dimse.pdu import Rejection
 from pacs.dimse.services import RECEIVE, STORE, Service, service_for
 from pacs.domain import uids
+from pacs.domain.roles import SIGNED_IN
+from pacs.domain.roles import Identity as Who
 from pacs.domain.syntaxes import IMPLICIT_LE
 from pacs.services.outgoing import CONVERTIBLE
-from pacs.services.peers import Peer
+from pacs.services.peers import SERVICES, Peer
 
 MOST_OPTIONS = 16  # bytes of an extended negotiation answer; the standard has five at most (PS3.4 C.5)
 MIN_PEER_PDU = 64  # a peer that takes less than this a PDU cannot be answered sensibly
+
+
+# service -> the permission that a user needs for it (pacs.domain.roles)
+NEEDS = {
+    "store": "store",
+    "find": "search",
+    "move": "retrieve",
+    "get": "retrieve",
+    "commit": "store",
+    "worklist": "search",
+    "mpps": "store",
+}
 
 
 class Refusal(Enum):
@@ -103,15 +118,19 @@ def negotiate(
     services: Mapping[str, Service],
     peer: Peer | None,
     limits: Limits,
-    identity_answer: bytes | None = None,
+    who: Who | None = None,
 ) -> tuple[AssociateAccept, dict[int, tuple[Context, Service]]]:
-    """The acceptance, and its contexts by ID. The requestor's order of transfer syntaxes wins unless `peer` prefers."""
+    """The acceptance, and its contexts by ID. The requestor's order of transfer syntaxes wins unless `peer` prefers.
+
+    `who`: the user that the caller has shown to be, whose permissions count too.
+    """
+    allowed = _allowed(peer, who)
     results, contexts = [], {}
     receives = frozenset(role.sop_class_uid for role in request.user.roles if role.scp)
     extended = dict(_extended(request.user.extended, services))
     for proposed in request.contexts:
         abstract = proposed.abstract_syntax
-        result, service = _answer(proposed, services, peer, receives=abstract in receives)
+        result, service = _answer(proposed, services, peer, allowed, receives=abstract in receives)
         results.append(result)
         if service is not None:
             options = agreed(extended.get(abstract, b""), service)
@@ -125,26 +144,42 @@ def negotiate(
         window=_window(request.user.window, limits),
         roles=_roles(request.user.roles, accepted),
         extended=tuple((uid, value) for uid, value in extended.items() if uid in accepted),
-        identity_answer=identity_answer,
+        identity_answer=_identity_answer(request.user.identity, who),
     )
     return AssociateAccept(request.called, request.calling, tuple(results), user), contexts
 
 
 def _answer(
-    proposed: ProposedContext, services: Mapping[str, Service], peer: Peer | None, *, receives: bool
+    proposed: ProposedContext,
+    services: Mapping[str, Service],
+    peer: Peer | None,
+    allowed: frozenset[str],
+    *,
+    receives: bool,
 ) -> tuple[ContextResult, Service | None]:
     """`receives`: the requestor would be SCP of the class, as C-GET needs it."""
     service = service_for(services, proposed.abstract_syntax, peer)
     if service is None:
         return _refused(proposed, Result.ABSTRACT_SYNTAX_NOT_SUPPORTED), None
-    if peer is not None and service.name not in peer.services:
-        if not (receives and service is STORE and "get" in peer.services):
+    if service.name not in allowed:
+        if not (receives and service is STORE and "get" in allowed):
             return _refused(proposed, Result.USER_REJECTION), None
         service = RECEIVE
     syntax = _choose(proposed.transfer_syntaxes, service, peer, receives=receives)
     if syntax is None:
         return _refused(proposed, Result.TRANSFER_SYNTAXES_NOT_SUPPORTED), None
     return ContextResult(proposed.context_id, Result.ACCEPTANCE, syntax), service
+
+
+def _allowed(peer: Peer | None, who: Who | None) -> frozenset[str]:
+    """The services of the peer's entry, and of those only what the user's roles permit."""
+    of_peer = peer.services if peer is not None else SERVICES
+    return of_peer if who is None else frozenset(word for word in of_peer if who.may(NEEDS.get(word, SIGNED_IN)))
+
+
+def _identity_answer(asked: Identity | None, who: Who | None) -> bytes | None:
+    """What a positive answer carries: nothing, but that it is one (PS3.7 table D.3-15)."""
+    return b"" if asked is not None and asked.answer_wanted and who is not None else None
 
 
 def _refused(proposed: ProposedContext, result: Result) -> ContextResult:

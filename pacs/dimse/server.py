@@ -9,7 +9,7 @@ from threading import Event
 import structlog
 
 from pacs import node as nodes
-from pacs.dimse.identity import Verifier
+from pacs.dimse.identity import NodeAccounts, Verifier
 from pacs.dimse.listening import listening
 from pacs.dimse.meters import Meters
 from pacs.dimse.reactor import Reactor
@@ -41,7 +41,7 @@ def serve(settings: Settings, stop: Event) -> int:
                 services=catalogue(),
                 meters=meters,
                 tls=tls,
-                identities=Verifier(None),
+                identities=Verifier(NodeAccounts(node)),
             )
             _announce(settings, listener, tls, meters)
             reactor.run(stop)

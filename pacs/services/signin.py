@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.events import Source
+from pacs.domain.roles import Identity, identity, visible_from
 from pacs.errors import BadRequest, TooManyAttempts, Unauthorized
 from pacs.index.named import queries
 from pacs.index.pool import transaction
@@ -45,6 +46,14 @@ class SignIn:
     def for_browser(self, username: str, password: str, source: Source) -> str:
         """What a browser's cookie carries. Raises Unauthorized, TooManyAttempts."""
         return self._sign_in(username, password, COOKIE, source)[1]
+
+    def confirm(self, username: str, password: str, source: Source) -> Identity:
+        """Who this is, without a session: an association's user. Raises Unauthorized, TooManyAttempts."""
+        account = self._let_in(username, password, source)
+        who = Source(source.door, account["username"], source.address)
+        with transaction(self._pool) as connection:
+            audit.record(connection, [audit.row(who, "login", detail={"kind": "association"})])
+        return identity(who.peer, account["roles"], visible=visible_from(account["scope"]), kind="association")
 
     def change_password(self, username: str, old: object, new: object, source: Source, session: str) -> None:
         """A new password of one's own; all other sessions of the account end.

@@ -27,6 +27,7 @@ from tests.dimse.sender import LITTLE, Refusal, Sender, cancel_request, store_re
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CONTEXT = (ProposedContext(1, VERIFICATION, LITTLE), ProposedContext(3, CT, LITTLE))
 HURRY = Limits(artim=0.3, pdu=0.5, network=0.5, idle=1.0, linger=0.2, sweep=0.05, drain=2.0)
+BRISK = Limits(artim=2.0, pdu=2.0, network=2.0, idle=2.0, linger=0.2, sweep=0.05, drain=2.0)  # an honest caller beside
 
 
 def connected(door: Door) -> socket.socket:
@@ -136,7 +137,7 @@ def test_half_a_request_is_closed_like_silence(open_door: OpenDoor) -> None:
 
 
 def test_a_dripping_pdu_is_cut_while_others_are_served(open_door: OpenDoor) -> None:
-    door = open_door(limits=HURRY)
+    door = open_door(limits=BRISK)
     with associated(door) as sock, Sender(door.address) as sender:
         data = HEADER.pack(PduType.DATA, 1_000) + PDV_HEADER.pack(996, 1, 1) + bytes(990)
         answer = b""
@@ -308,7 +309,7 @@ def a_message(chance: random.Random) -> bytes:
 
 
 def test_damaged_sessions_leave_the_door_whole(open_door: OpenDoor, folder: Path) -> None:
-    door, chance = open_door(limits=HURRY), random.Random(7)
+    door, chance = open_door(limits=BRISK), random.Random(7)
     with structlog.testing.capture_logs() as events:
         for _ in range(200):
             session = bytearray(request(window=(4, 1)) + b"".join(a_message(chance) for _ in range(5)) + pdu.RELEASE_RQ)

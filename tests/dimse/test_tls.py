@@ -27,7 +27,7 @@ from tests.dimse.certificates import Authority, Credential
 from tests.dimse.conftest import OpenDoor
 from tests.dimse.door import Door
 from tests.dimse.sender import LITTLE, Refusal, Sender, find_request
-from tests.dimse.test_hostile import CT, HURRY, all_of, eventually, rejection
+from tests.dimse.test_hostile import BRISK, CT, HURRY, all_of, eventually, rejection
 
 CUT = "filmroom_dimse_associations_aborted_total"
 
@@ -192,7 +192,7 @@ def half_handshakes(context: ssl.SSLContext, address: tuple[str, int], count: in
 
 
 def test_half_handshakes_keep_nobody_from_an_answer_and_are_closed(open_door: OpenDoor, hospital: Hospital) -> None:
-    door = open_door(tls=hospital.files, limits=HURRY)
+    door = open_door(tls=hospital.files, limits=BRISK)
     context = hospital.calls()
     halves = list(half_handshakes(context, door.tls_address, 50))
     for _ in range(5):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pacs.services.accounts import Accounts
     from pacs.services.audit import Audit
     from pacs.services.auditchain import Chain
+    from pacs.services.auditexport import Export
     from pacs.services.backup import Backup
     from pacs.services.books import Books
     from pacs.services.changes import Changes
@@ -141,6 +142,12 @@ class Node:
         from pacs.services.auditchain import Chain
 
         return Chain(self.pool)
+
+    @once
+    def audit_export(self) -> "Export":
+        from pacs.services.auditexport import Export
+
+        return Export(self.pool, self.settings, self.metrics)
 
     @once
     def ingest(self) -> "Ingest":

@@ -40,7 +40,9 @@ VERBS = (
     Verb("backup", "save database, objects, models and configuration while the node runs", "pacs.cli.backup", "needed"),
     Verb("restore", "bring a backup back into an empty system, then verify", "pacs.cli.restore", servers="needed"),
     Verb("verify", "compare index and store, and every byte with its digest", "pacs.cli.verify", servers="needed"),
+    Verb("peers", "who is known by AE title, and whether one can be reached", "pacs.cli.peers", servers="running"),
     Verb("db", "upgrade, downgrade or show the database schema", "pacs.cli.db", servers="needed"),
+    Verb("audit", "who did what; whether the trail is whole; its export", "pacs.cli.audit", servers="needed"),
     Verb("config", "show the settings in force", "pacs.cli.config"),
 )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pacs.services.auditexport import Export
     from pacs.services.backup import Backup
     from pacs.services.books import Books
+    from pacs.services.calls import Peers
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
     from pacs.services.credentials import Credentials
@@ -318,6 +319,12 @@ class Node:
         from pacs.services.reconcile import Reconciler
 
         return Reconciler(self.books, self.stream, self.metrics)
+
+    @once
+    def peers(self) -> "Peers":
+        from pacs.services.calls import Peers
+
+        return Peers(self.settings)
 
     @once
     def health(self) -> "Health":

@@ -1,7 +1,7 @@
 """C-ECHO to a peer (PS3.7 9.1.5): whether it can be reached and takes us for whom we are."""
 
 from pacs.dimse.associate import ProposedContext
-from pacs.dimse.command import Field
+from pacs.dimse.command import Field, Value
 from pacs.dimse.requestor import Association, NoAssociation, Patience, destination
 from pacs.domain.syntaxes import EXPLICIT_LE, IMPLICIT_LE
 from pacs.domain.uids import VERIFICATION
@@ -18,7 +18,7 @@ def echo(peer: Peer, settings: Settings) -> None:
     with Association(destination(peer, settings), title, (_CONTEXT,), patience=PATIENCE) as association:
         if not association.contexts:
             raise NoAssociation(f"{peer.title} takes our association, but no C-ECHO in it.")
-        asked = {"CommandField": Field.C_ECHO_RQ, "AffectedSOPClassUID": VERIFICATION}
+        asked: dict[str, Value] = {"CommandField": Field.C_ECHO_RQ, "AffectedSOPClassUID": VERIFICATION}
         answer = association.request(association.contexts[0], asked)
         if answer.status:
             raise NoAssociation(f"{peer.title} answered C-ECHO with status {answer.status:#06x}.")

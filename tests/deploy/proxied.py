@@ -58,7 +58,7 @@ def moved(folder: Path, ports: dict[str, int], resolver: int) -> str:
 
 @dataclass
 class Proxied:
-    """Web processes, three unless `hosts` says otherwise, and nginx before them; `url` by the word of a listening port."""
+    """Web processes on `hosts` and nginx before them; `url` by the word of a listening port."""
 
     folder: Path
     settings: Settings

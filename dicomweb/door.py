@@ -93,19 +93,21 @@ class Door:
     def _of_our_page(self, who: Identity, request: Request) -> bool:
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is not None:
-            return origin in self.settings.cors_origins or self._is_ours(origin, request)
+            return may_come_from(origin, request, self.settings)
         if site is not None:
             return site in {"same-origin", "none"}
         if who.kind == "local":
             return True  # no browser of today
         return self.node.sessions.proves_form(who.session, request.headers.get(PROOF_HEADER, ""))
 
-    def _is_ours(self, origin: str, request: Request) -> bool:
-        host = _host(origin)
-        if self.settings.loopback_only and not self.settings.login_required and is_loopback(host[0]):
-            return True  # the guard lets no other in
-        ours = {_host(urls.base(request, self.settings)), _host("//" + request.headers.get("host", ""))}
-        return host[0] != "" and host in ours
+
+def may_come_from(origin: str, request: Request, settings: Settings) -> bool:
+    """Whether a page of this origin is ours, or one that CORS_ORIGINS names."""
+    host = _host(origin)
+    if settings.loopback_only and not settings.login_required and is_loopback(host[0]):
+        return True  # the guard lets no other in
+    ours = {_host(urls.base(request, settings)), _host("//" + request.headers.get("host", ""))}
+    return origin in settings.cors_origins or (host[0] != "" and host in ours)
 
 
 def bearer(request: Request, *, strict: bool) -> Credential | None:

@@ -8,6 +8,7 @@ from starlette.staticfiles import StaticFiles
 
 from dicomweb import viewerpackage
 from dicomweb.console import present
+from dicomweb.console.login import Login
 from dicomweb.console.pages import Pages
 from pacs.node import Node
 
@@ -19,10 +20,13 @@ def routes(node: Node) -> list[BaseRoute]:
     templates = _templates()
     templates.globals["notice"] = lambda: node.gate.state().sentence  # known to this process: no question a page
     templates.globals["has_viewer"] = viewerpackage.folder(node.settings) is not None
-    pages = Pages(node, templates)
+    pages, login = Pages(node, templates), Login(node, templates)
     return [
         Route("/console/", pages.studies, name="console-studies"),
         Route("/console/studies/{study}", pages.study, name="console-study"),
+        Route("/console/login", login.login, methods=["GET", "POST"], name="console-login"),
+        Route("/console/logout", login.logout, methods=["GET", "POST"], name="console-logout"),
+        Route("/console/password", login.password, methods=["GET", "POST"], name="console-password"),
         Mount("/console/static", StaticFiles(directory=HERE / "static"), name="console-static"),
     ]
 

@@ -24,9 +24,9 @@ GENERATED_BYTES = 15
 class Passwords:
     """Hashes and verifies. Thread-safe; callers wait their turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._turn = threading.BoundedSemaphore(AT_ONCE)
-        self._hasher = PasswordHasher()
+        self._hasher = hasher or PasswordHasher()  # RFC 9106 4, the second recommended choice
 
     def hash(self, password: str) -> str:
         """The hash to keep. Raises Unavailable when too many wait."""
@@ -38,7 +38,8 @@ class Passwords:
 
         Raises Unavailable when too many wait.
         """
-        against = self._nobody if kept is None else kept
+        nobody = self._nobody  # made once, before it is known whether it is needed: the first call tells nothing
+        against = nobody if kept is None else kept
         with _Turn(self._turn):
             try:
                 return self._hasher.verify(against, _normal(password)) and kept is not None
@@ -52,10 +53,6 @@ class Passwords:
     @cached_property
     def _nobody(self) -> str:
         return self._hasher.hash(secrets.token_urlsafe(16))
-
-    def warm(self) -> None:
-        """Make ready what the first unknown name needs, so that it takes no longer than the next."""
-        _ = self._nobody
 
 
 class _Turn:

@@ -20,15 +20,14 @@ from starlette.routing import Mount, Route
 
 from dicomweb import app as application
 from dicomweb.app import API, ROUTES, Row, build
-from pacs.domain.events import Source
 from pacs.domain.roles import PERMISSIONS, ROLES
 from pacs.node import Node
 from pacs.node import build as build_node
 from pacs.settings import Settings
+from tests.dicomweb import doors
+from tests.dicomweb.doors import OPERATOR, PASSWORD, bearer
 from tests.dicomweb.wire import call
 
-OPERATOR = Source("cli", "operator")
-PASSWORD = "correct horse 7"
 PUBLIC = {("GET", "/health"), ("GET", "/ready"), ("POST", f"{API}/auth/token")}
 VALUES = {"frames": "1", "path": "00282000", "id": "1", "username": "nobody.here", "token": "none", "name": "NOBODY"}
 
@@ -36,12 +35,9 @@ VALUES = {"frames": "1", "path": "00282000", "id": "1", "username": "nobody.here
 @pytest.fixture(scope="module")
 def closed(settings: Settings) -> Iterator[Node]:
     """A node that asks for a login."""
-    asked = dataclasses.replace(settings, auth_mode="required", secret_key=secrets.token_urlsafe(48))
-    node = build_node(asked, component="test")
-    node.accounts.create("chief", PASSWORD, ["admin"], OPERATOR)
-    node.accounts.create("reader", PASSWORD, ["viewer"], OPERATOR)
-    yield node
-    node.close()
+    with doors.closed(settings) as node:
+        node.accounts.create("reader", PASSWORD, ["viewer"], OPERATOR)
+        yield node
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +51,6 @@ def reader(app: Starlette) -> dict[str, str]:
     answer = call(app, "POST", f"{API}/auth/token", data={"username": "reader", "password": PASSWORD})
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def filled(path: str) -> str:

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicomweb import nativexml, params, trail, urls
-from dicomweb.jsonorder import in_order
 from dicomweb.multipart import Writer
 from dicomweb.negotiate import Offer
 from dicomweb.resources import accepted, path_of, run, scope_of
@@ -36,20 +35,19 @@ def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
         """Searches at this level; no match is an empty list."""
         offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
         query, root = _query(request, level), urls.root(request, node.settings)
-        return await run(lambda: _noted(node, query, root, offer))
+        return await run(lambda: node.search.rendered(query, lambda page: _noted(node, page, query, root, offer)))
 
     return handler
 
 
-def _noted(node: "Node", query: Query, root: str, offer: Offer) -> Response:
+def _noted(node: "Node", page: Page, query: Query, root: str, offer: Offer) -> Response:
     """The answer, and for the audit trail whom it is about."""
-    page = node.search.find(query)
     return trail.about(_answer(page, query, root, offer), **node.audit.searched(query, page.rows))
 
 
 def _answer(page: Page, query: Query, root: str, offer: Offer) -> Response:
     """The rows in the form asked for; called in a thread, for some clients ask for everything at once."""
-    rows = [in_order(_with_url(row, query.level, root)) for row in page.rows]
+    rows = [_with_url(row, query.level, root) for row in page.rows]
     headers = _headers(page, query, root)
     if offer == nativexml.AS_PARTS:
         writer = Writer(offer.media_type)
@@ -72,10 +70,11 @@ def _fixed(request: Request) -> Scope | None:
 
 
 def _with_url(row: Row, level: Level, root: str) -> Row:
-    """The row with RetrieveURL (0008,1190) of the thing itself."""
+    """The row with RetrieveURL (0008,1190) of the thing itself, still in ascending order."""
     names = [_value(row, name) for name in NAMES[:level]]
     url = root + path_of(Scope(*names))
-    return {**row, RETRIEVE_URL: {"vr": "UR", "Value": [url]}}
+    named: Row = {**row, RETRIEVE_URL: {"vr": "UR", "Value": [url]}}
+    return dict(sorted(named.items()))
 
 
 def _value(row: Row, tag: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from pydicom.datadict import keyword_for_tag
 
 from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule, rule_of
@@ -74,11 +74,16 @@ _SOURCES: Mapping[Level, Composable] = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with its values. Its rows are the outputs."""
+    """A statement with its values. Its rows are the outputs.
+
+    `steady`: one plan serves all values, so that the server may keep it. Lists that ranges and patterns narrow want a
+    plan for their own values each time.
+    """
 
     text: Composed
     values: dict[str, Any]
     warnings: tuple[str, ...]
+    steady: bool
 
 
 @dataclass(slots=True)
@@ -112,11 +117,13 @@ def compile_query(query: Query, outputs: Composable, *, limit: int, joins: Compo
         source=_SOURCES[level],
         where=where,
         order=order,
-        limit=parameters.add(limit),
-        offset=parameters.add(query.offset),
+        limit=Literal(limit),
+        offset=Literal(query.offset),
         joins=joins or SQL(""),
     )
-    return Statement(text, parameters.values, tuple(dict.fromkeys(criteria.warnings)))
+    return Statement(
+        text, parameters.values, tuple(dict.fromkeys(criteria.warnings)), _is_steady(criteria, query.offset)
+    )
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -169,6 +176,15 @@ def _names(criteria: _Criteria, columns: frozenset[str]) -> bool:
     return any(
         attribute.column in columns and isinstance(predicate, AnyOf) and len(predicate.values) == 1
         for attribute, predicate in criteria.columns
+    )
+
+
+def _is_steady(criteria: _Criteria, offset: int) -> bool:
+    """Whether the keys are none, or such that few rows answer each."""
+    return (
+        not offset
+        and not criteria.json
+        and all(attribute.column in FEW and isinstance(predicate, AnyOf) for attribute, predicate in criteria.columns)
     )
 
 

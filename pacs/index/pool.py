@@ -19,6 +19,7 @@ CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 30.0
 ANSWER_SLACK_SECONDS = 2.0  # past its statement timeout a server that says nothing counts as away
 CHECKOUT_SECONDS = 2.0  # how long a caller waits for a connection before the database counts as away
+TRUSTED_SECONDS = 1.0  # a connection that answered so lately is lent without asking it again
 LARGEST = 12
 PASSING = (DeadlockDetected, SerializationFailure, ForeignKeyViolation)  # a concurrent delete or batch; try again
 ATTEMPTS = 5
@@ -36,6 +37,7 @@ class BoundedConnection(Connection):
     """A connection that gives a silent server up. `answer_seconds` may be set after connecting."""
 
     answer_seconds = STATEMENT_SECONDS + ANSWER_SLACK_SECONDS
+    checked_at = 0.0  # by the monotonic clock
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """See psycopg. Raises psycopg.OperationalError, and the connection is closed, when time is up."""
@@ -80,9 +82,28 @@ def open_pool(database_url: str, component: str) -> ConnectionPool:
 def _check(connection: psycopg.Connection[Any]) -> None:
     """Ask a connection whether it lives before it is lent. A stopped server has as long as a checkout, no longer."""
     bounded = cast(BoundedConnection, connection)
+    now = time.monotonic()
+    if now - bounded.checked_at < TRUSTED_SECONDS:
+        return
     bounded.answer_seconds = CHECKOUT_SECONDS
     ConnectionPool.check_connection(bounded)
     bounded.answer_seconds = BoundedConnection.answer_seconds
+    bounded.checked_at = now
+
+
+@contextmanager
+def reading(pool: "ConnectionPool[Any]", timeout: float | None = None) -> "Iterator[Connection]":
+    """A connection for single statements that only read: one way to the server and back each, without BEGIN and COMMIT.
+
+    Raises what psycopg raises.
+    """
+    with pool.connection(timeout) as connection:
+        connection.autocommit = True
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
+                connection.autocommit = False
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import orjson
 from psycopg import Connection
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable
-from psycopg.types.json import set_json_loads
 
 from pacs.domain.attributes import ATTRIBUTES, BY_KEYWORD, BY_TAG, Attribute, Rule, Shown
 from pacs.domain.levels import Level
@@ -60,16 +59,21 @@ def find(connection: Connection[Any], query: Query, *, limit: int) -> tuple[list
     plan = _plan(query.level, _asked(query), query.include_all, query.parents, query.show_hidden)
     statement = compile_query(query, plan.outputs, limit=limit, joins=_DERIVED if plan.unknown else None)
     with connection.cursor(row_factory=tuple_row) as cursor:
-        set_json_loads(lru_cache(_PARENTS)(orjson.loads), cursor)  # rows of one parent come one after another
-        # every text is another one and wants a plan for its own values
-        cursor.execute(statement.text, statement.values, prepare=False)
-        with _collector_paused():
-            rows = [plan.row(found) for found in cursor]
+        cursor.execute(statement.text, statement.values, prepare=statement.steady)
+        with collector_paused():
+            rows = [plan.row(list(found)) for found in cursor]
     return rows, statement.warnings
 
 
+@lru_cache(_PARENTS)  # rows of one parent come one after another
+def _attributes(text: str) -> Row:
+    """The attributes kept of one row of a table. Shared: do not change them."""
+    found: Row = orjson.loads(text)
+    return found
+
+
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """No garbage collection meanwhile: it would look at the growing answer again and again, half of the whole time."""
     if not gc.isenabled():
         yield
@@ -100,6 +104,7 @@ class _Plan:
         self._level, self._asked = level, asked
         self._all, self._parents, self._show_hidden = include_all, parents, show_hidden
         self._expressions: list[Composable] = []
+        self._kept: set[int] = set()  # which of them are attributes in JSON
         self.unknown = sorted(asked - BY_TAG.keys() - NOT_OURS) if level is Level.INSTANCE else []
         fields = [self._field(attribute) for attribute in ATTRIBUTES if self._is_shown(attribute)]
         if level > Level.PATIENT:
@@ -108,8 +113,10 @@ class _Plan:
         self._metadata = self._output(SQL("d.metadata")) if self.unknown else 0
         self.outputs = SQL(SQL(", ").join(self._expressions).as_string(None))
 
-    def row(self, found: Sequence[Any]) -> Row:
+    def row(self, found: list[Any]) -> Row:
         """A row of the answer, its keys ascending."""
+        for place in self._kept:
+            found[place] = _attributes(found[place])
         row = {field.hex: element for field in self._fields if (element := field.take(found)) is not None}
         if self.unknown and found[self._metadata] is not None:
             row |= _from_metadata(found[self._metadata], self.unknown)
@@ -134,7 +141,9 @@ class _Plan:
             take = _counted if attribute.rule is Rule.NUMBER else _listed
             return Field(attribute.hex, take(attribute, self._output(expression)))
         alias = attributes_of(attribute.level, self._level)
-        return Field(attribute.hex, _kept(attribute, self._output(SQL("{}.attrs").format(SQL(alias)))))
+        place = self._output(SQL("{}.attrs::text").format(SQL(alias)))
+        self._kept.add(place)
+        return Field(attribute.hex, _kept(attribute, place))
 
     def _output(self, expression: Composable) -> int:
         """The place of an expression in the rows of the statement; asked for twice it stands there once."""

@@ -1,6 +1,7 @@
 """Searching: C-FIND, QIDO and the console ask here (PS3.4 C.4.1, PS3.18 10.6)."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg_pool import ConnectionPool
@@ -8,6 +9,9 @@ from psycopg_pool import ConnectionPool
 from pacs.domain.query import Page, Query
 from pacs.errors import Unavailable
 from pacs.index import read
+from pacs.index.pool import reading
+
+T = TypeVar("T")
 
 # MONAI Label and Slicer ask for every series of the archive at once and do not turn pages
 MOST_ROWS = 50_000
@@ -31,9 +35,14 @@ class Search:
         rows, warnings = self._rows(query, limit)
         return Page(tuple(rows[:MOST_ROWS]), truncated=len(rows) > MOST_ROWS, warnings=warnings)
 
+    def rendered(self, query: Query, render: Callable[[Page], T]) -> T:
+        """What `render` makes of the page that `find` gives. No garbage is looked for until the page is gone."""
+        with read.collector_paused():
+            return render(self.find(query))
+
     def _rows(self, query: Query, limit: int) -> tuple[list[read.Row], tuple[str, ...]]:
         try:
-            with self._pool.connection(timeout=PATIENCE) as connection:
+            with reading(self._pool, PATIENCE) as connection:
                 return read.find(connection, query, limit=limit)
         except psycopg.errors.QueryCanceled as error:
             raise Unavailable("The search took too long; narrow it by date, patient or study.") from error

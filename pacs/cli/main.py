@@ -28,6 +28,7 @@ VERBS = (
     Verb("serve", "run the node, or one of its processes", "pacs.cli.serve"),
     Verb("import", "store files, folders, DICOMDIRs and zips", "pacs.cli.import_", servers="needed"),
     Verb("status", "what is stored, queued, running, and what is wrong", "pacs.cli.status", servers="running"),
+    Verb("doctor", "what is wrong with the node, and the commands that cure it", "pacs.cli.doctor"),
     Verb("demo", "seed or purge marked demo studies", "pacs.cli.demo", servers="needed"),
     Verb("smoke", "store, find, retrieve and delete a synthetic study through every door", "pacs.cli.smoke", "running"),
     Verb("ai", "models, jobs and results of the AI sidecar", "pacs.cli.ai", servers="running"),
@@ -76,7 +77,7 @@ def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"filmroom {verb.name}", description=verb.help)
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
-    settings = load()
+    settings = getattr(module, "load_settings", load)()  # the doctor must run where settings cannot be read
     if not verb.servers:
         return int(module.run(args, settings))
     from pacs.embedded.connect import connected

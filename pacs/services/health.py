@@ -100,7 +100,8 @@ class Health:
         folder = self._settings.storage_dir / "tmp"
         probe = folder / f"{uuid.uuid4().hex}.part"  # the sweep removes it should we die here
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             probe.write_bytes(b"probe")
         except OSError as error:
             raise Unavailable(

@@ -12,12 +12,18 @@ from pacs import node as nodes
 from pacs.cli import verify
 from pacs.cli.progress import Progress
 from pacs.services.backup_manifest import named
+from pacs.services.wholeness import Meter
 from pacs.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that `filmroom backup` has filled")
+    parser.add_argument(
+        "--damaged",
+        action="store_true",
+        help="put back only objects that this node, which may run, has lost or that changed in its store",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object with the counts on standard output")
 
 
@@ -27,6 +33,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     os.umask(0o077)  # what is written is for its owner alone
     node = nodes.build(settings, component="restore")
     try:
+        if args.damaged:
+            return _mend(args, node, meter)
         report = node.restore.run(args.folder, meter)
         found = node.wholeness.check(meter)
     finally:
@@ -46,3 +54,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             file=sys.stderr,
         )
     return 0 if found.whole else 1
+
+
+def _mend(args: argparse.Namespace, node: nodes.Node, meter: Meter) -> int:
+    """Put back what is missing or changed; exit code 0 only when the store is whole then."""
+    found = node.wholeness.check(meter)
+    faults = [*found.missing, *found.changed]
+    absent = node.restore.mend(args.folder, faults, node.store, node.findings, meter)
+    mended = len(faults) - len(absent)
+    print(json.dumps({"mended": mended, "absent": absent}) if args.json else f"{mended} objects put back.")
+    if absent:
+        print(f"{len(absent)} are not whole in this backup either: {named(absent)}.", file=sys.stderr)
+    return 1 if absent else 0

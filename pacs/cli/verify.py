@@ -16,7 +16,11 @@ from pacs.services.backup_manifest import SHOWN
 from pacs.services.wholeness import Fault, Report
 from pacs.settings import Settings
 
-KINDS = ("missing", "changed", "orphans")
+KINDS = {
+    "missing": "put back what a backup has: filmroom restore DIR --damaged",
+    "changed": "put back what a backup has: filmroom restore DIR --damaged",
+    "orphans": "no row names them: a store was cut off; the clerk moves them to lost+found when they are an hour old",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,12 +63,14 @@ def lines(report: Report) -> Iterator[str]:
     yield f"{report.checked}{part} instances, {len(report.missing)} missing, {len(report.orphans)} orphans, " + (
         "digests equal" if not report.changed else f"{len(report.changed)} changed"
     )
-    for kind in KINDS:
+    for kind, cure in KINDS.items():
         faults: list[Fault] = getattr(report, kind)
         for fault in faults[:SHOWN]:
             yield f"  {kind}: {fault.path}{f' of instance {fault.sop_instance_uid}' if fault.sop_instance_uid else ''}"
         if len(faults) > SHOWN:
             yield f"  {kind}: and {len(faults) - SHOWN} more; all of them with --json"
+        if faults:
+            yield f"  {kind}: {cure}"
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -151,7 +151,9 @@ def held(root: Path) -> Iterator[None]:
 
 
 def changed(manifest: Manifest, path: str) -> str:
-    """Why a listed file is not what was saved; empty when it is."""
+    """Why a file is not what was saved; empty when it is."""
+    if path not in manifest.sums:
+        return "is not in the backup"
     try:
         with (manifest.root / path).open("rb", buffering=0) as file:
             return "" if sha256_of(file).hex() == manifest.sums[path] else "has changed"

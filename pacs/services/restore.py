@@ -7,6 +7,7 @@ on when the same backup is restored again.
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,10 @@ from pacs.services.backup import (
     folders_beside,
 )
 from pacs.services.backup_manifest import DUMP, OBJECT_PLACES, SUMS, Manifest, named
-from pacs.services.wholeness import Meter
+from pacs.services.findings import MISSING_FILE, WRONG_DIGEST, Findings
+from pacs.services.wholeness import Fault, Meter
 from pacs.settings import Settings
+from pacs.store.base import Store
 
 SQL = queries("backup")
 UNDERWAY = "restoring"  # in the home: the digest of the list that is being restored
@@ -82,6 +85,28 @@ class Restore:
         os.sync()
         self._underway.unlink()
         return report
+
+    def mend(self, folder: Path, faults: Sequence[Fault], store: Store, findings: Findings, meter: Meter) -> list[str]:
+        """Put objects that a living store lost, or that changed there, back from a backup; those it has not.
+
+        What is in the way goes to quarantine. Raises Damaged, StoreFailed.
+        """
+        manifest = backup_manifest.read(folder.absolute())
+        absent, mended = [], []
+        with meter("mend", len(faults)) as steps:
+            for fault in faults:
+                place, _, name = fault.path.partition("/")
+                if place != "objects" or backup_manifest.changed(manifest, fault.path):
+                    absent.append(fault.path)
+                else:
+                    with suppress(FileNotFoundError):
+                        store.move(name, "objects", "quarantine")
+                    put(manifest, fault.path, self._settings.storage_dir / fault.path)
+                    mended.append(name)
+                steps.step()
+        os.sync()
+        findings.cure(mended, MISSING_FILE, WRONG_DIGEST)
+        return absent
 
     @property
     def _underway(self) -> Path:

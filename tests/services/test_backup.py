@@ -232,6 +232,26 @@ def test_a_damaged_object_is_named_and_the_whole_copy_of_an_earlier_backup_stays
     shutil.rmtree(fresh)
 
 
+def test_lost_and_changed_objects_are_put_back_into_a_living_store(node, settings, folder):
+    whole = stored(node)
+    node.backup.run(folder, Counted())
+    late = stored(node, 1)
+    lost, changed, late_path = (path_of(settings, node, uid) for uid in (*list(whole)[:2], *late))
+    lost.unlink()
+    changed.write_bytes(bytes(changed.stat().st_size))
+    late_path.rename(late_path.with_suffix(".away"))
+    assert node.sweep.missing() == 2
+    found = node.wholeness.check(Counted())
+    assert {f.sop_instance_uid for f in (*found.missing, *found.changed)} == {*list(whole)[:2], *late}
+    absent = node.restore.mend(folder, [*found.missing, *found.changed], node.store, node.findings, Counted())
+    assert absent == [str(late_path.relative_to(settings.storage_dir))]
+    assert {uid: kept(node, uid) for uid in whole} == whole
+    assert (settings.storage_dir / "quarantine" / changed.relative_to(settings.storage_dir / "objects")).exists()
+    late_path.with_suffix(".away").rename(late_path)
+    assert node.sweep.missing() == 0
+    assert node.wholeness.check(Counted()).whole
+
+
 def test_nothing_is_unlinked_while_a_backup_runs(node, settings, folder, elsewhere):
     kept_uids = stored(node)
     [study] = {r[0] for r in query(node, "SELECT study_uid FROM held WHERE sop_instance_uid = ANY(%s)", [*kept_uids])}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pacs.services.changes import Changes
     from pacs.services.conflicts import Conflicts
     from pacs.services.credentials import Credentials
+    from pacs.services.conversions import Conversions
     from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
@@ -210,6 +211,16 @@ class Node:
         from pacs.services.decoders import Decoders
 
         return Decoders(min(max(os.cpu_count() or 0, 2), MOST_DECODERS))
+
+    @once
+    def conversions(self) -> "Conversions":
+        """Objects in other transfer syntaxes; what was made lately is kept in the home."""
+        from pacs.services.cache import Cache
+        from pacs.services.conversions import Conversions
+
+        most = int(self.settings.conversion_cache_gb * 2**30)
+        cache = Cache(self.settings.home / "cache", most, self.settings.disk_reserve_bytes)
+        return Conversions(self.retrieve, self.files, self.decoders, cache)
 
     @once
     def render(self) -> "Render":

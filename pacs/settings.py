@@ -150,6 +150,13 @@ class Settings:
     disk_reserve_gb: float = row(
         "Storage", "Below this much free disk, in GiB, new objects are refused; reads go on.", 2.0, limits=(0, 1e6)
     )
+    conversion_cache_gb: float = row(
+        "Storage",
+        "Objects converted to other transfer syntaxes are kept in the home for whoever asks again, for a day and up to "
+        "so many GiB; 0 keeps none.",
+        2.0,
+        limits=(0, 1e6),
+    )
     enable_demo_data: bool = row("Storage", "Seed marked demo studies at start.", False)
     ai_enabled: bool = row("AI", "Run models on what is stored.", True)
     ai_device: str = row(
@@ -189,6 +196,15 @@ class Settings:
         "Access", "The claim that holds roles; a dot goes into it, as in `realm_access.roles`.", "", shown="roles"
     )
     access_token_expire_minutes: float = row("Access", "Life of an access token.", 15.0, limits=(1, 1440))
+    audit_syslog_host: str = row(
+        "Logs", "Collector that gets the audit trail as DICOM audit messages, by syslog over TLS.", "", shown="unset"
+    )
+    audit_syslog_port: int = row("Logs", "Its port.", 6514, limits=PORT)
+    audit_syslog_ca: Path | None = row(
+        "Logs", "Who may sign its certificate (PEM).", None, shown="unset: whom this machine trusts"
+    )
+    audit_syslog_cert: Path | None = row("Logs", "Our certificate for it (PEM).", None, shown="unset")
+    audit_syslog_key: Path | None = row("Logs", "Its private key (PEM).", None, shown="unset")
     log_level: str = row(
         "Logs", "The least level that is logged.", "info", choices=("debug", "info", "warning", "error")
     )

@@ -1,27 +1,45 @@
+-- name: record
+-- One access, in the transaction that it is made of. Nothing ever changes or deletes these rows.
+INSERT INTO audit (at, door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid, detail)
+VALUES (%(at)s, %(door)s, %(actor)s, %(address)s, %(action)s, %(outcome)s, %(patient_id)s, %(study_uid)s,
+        %(series_uid)s, %(sop_instance_uid)s, %(detail)s::jsonb);
+
+-- name: by_index
+-- For the lookups of `add`: a plan made while the tables were empty would read them whole.
+SET LOCAL enable_seqscan = off;
+
 -- name: add
--- One access. Nothing ever changes or deletes these rows. Who writes it may not know the patient: it is looked up here,
--- off everybody's way; of a study that is gone in the rows about it. `listed` are the studies that a list showed: of one
--- patient, or of several, who are then named in the detail.
-WITH named AS (
-    SELECT coalesce(nullif(%(study_uid)s::text, ''),
-                    (SELECT study_uid FROM instance JOIN study ON study.pk = study_pk
-                     WHERE sop_instance_uid = nullif(%(sop_instance_uid)s::text, '')), '') AS study_uid
-), listed AS (
-    SELECT count(DISTINCT patient_id) AS patients, min(patient_id) AS patient_id, jsonb_agg(DISTINCT patient_id) AS ids,
-           count(*) AS studies, min(study_uid) AS study_uid
-    FROM study WHERE study_uid = ANY(%(listed)s::text[]) AND patient_id <> ''
+-- Accesses of a moment ago, a JSON array. Who noted them may not know the patient, who is looked up here, off everybody's
+-- way; of a study that is gone in the rows about it. `listed` are the studies that a list showed: of one patient, or of
+-- several, who are then named in the detail.
+WITH given AS (
+    SELECT place, g.*
+    FROM jsonb_array_elements(%(rows)s::jsonb) WITH ORDINALITY AS i (item, place),
+         jsonb_to_record(item) AS g (at timestamptz, door text, actor text, address text, action text, outcome text,
+                                     patient_id text, study_uid text, series_uid text, sop_instance_uid text,
+                                     listed text[], detail jsonb)
+), named AS (
+    SELECT place, coalesce(nullif(given.study_uid, ''),
+                           (SELECT study_uid FROM instance JOIN study ON study.pk = study_pk
+                            WHERE sop_instance_uid = nullif(given.sop_instance_uid, '')), '') AS study_uid
+    FROM given
 )
 INSERT INTO audit (at, door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid, detail)
-SELECT %(at)s, %(door)s, %(actor)s, %(address)s, %(action)s, %(outcome)s,
-       coalesce(nullif(%(patient_id)s::text, ''),
-                CASE WHEN listed.patients = 1 THEN listed.patient_id END,
+SELECT at, door, actor, address, action, outcome,
+       coalesce(nullif(given.patient_id, ''),
+                CASE WHEN shown.patients = 1 THEN shown.patient_id END,
                 (SELECT patient_id FROM study WHERE study_uid = nullif(named.study_uid, '')),
-                (SELECT patient_id FROM audit WHERE study_uid = nullif(named.study_uid, '') AND patient_id <> ''
-                 ORDER BY id DESC LIMIT 1), ''),
-       CASE WHEN named.study_uid = '' AND listed.studies = 1 THEN listed.study_uid ELSE named.study_uid END,
-       %(series_uid)s, %(sop_instance_uid)s,
-       %(detail)s::jsonb || CASE WHEN listed.patients > 1 THEN jsonb_build_object('patients', listed.ids) ELSE '{}' END
-FROM named, listed;
+                (SELECT patient_id FROM audit AS earlier
+                 WHERE earlier.study_uid = nullif(named.study_uid, '') AND patient_id <> '' ORDER BY id DESC LIMIT 1), ''),
+       CASE WHEN named.study_uid = '' AND shown.studies = 1 THEN shown.study_uid ELSE named.study_uid END,
+       series_uid, sop_instance_uid,
+       detail || CASE WHEN shown.patients > 1 THEN jsonb_build_object('patients', shown.ids) ELSE '{}' END
+FROM given JOIN named USING (place), LATERAL (
+    SELECT count(DISTINCT patient_id) AS patients, min(patient_id) AS patient_id, jsonb_agg(DISTINCT patient_id) AS ids,
+           count(*) AS studies, min(study_uid) AS study_uid
+    FROM study WHERE study_uid = ANY(given.listed) AND patient_id <> ''
+) AS shown
+ORDER BY place;
 
 -- name: find
 -- Who did what, newest first; each part of the question may be left out. A patient is also found in lists.
@@ -71,3 +89,25 @@ SELECT audit_id, hash FROM audit_seal WHERE audit_id > %(after)s ORDER BY audit_
 -- name: seal
 -- Seals of rows, by their numbers.
 INSERT INTO audit_seal (audit_id, hash) SELECT * FROM unnest(%(ids)s::bigint[], %(hashes)s::bytea[]);
+
+-- name: to_export
+-- Sealed rows that the collector has not taken, in order.
+SELECT id, at, door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid, detail
+FROM audit
+WHERE id > coalesce((SELECT (value ->> 'id')::bigint FROM node_state WHERE key = 'audit_export'), 0)
+  AND id <= (SELECT max(audit_id) FROM audit_seal)
+ORDER BY id LIMIT %(limit)s;
+
+-- name: export_lag
+-- How many they are.
+SELECT count(*) AS rows FROM audit_seal
+WHERE audit_id > coalesce((SELECT (value ->> 'id')::bigint FROM node_state WHERE key = 'audit_export'), 0);
+
+-- name: exported
+-- The collector has taken all up to here.
+INSERT INTO node_state (key, value) VALUES ('audit_export', %(value)s)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, changed_at = now();
+
+-- name: length
+-- About how many rows the chain has.
+SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'audit_seal'::regclass;

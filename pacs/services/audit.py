@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -41,7 +42,7 @@ class Audit:
     def __init__(self, pool: ConnectionPool[Any], metrics: Metrics | None = None) -> None:
         self._pool = pool
         self._fold = Fold()
-        self._backlog = Backlog(pool, SQL["add"], "audit", late=self._fold.due, metrics=metrics)
+        self._backlog = Backlog(pool, _add, "audit", late=self._fold.due, metrics=metrics)
 
     def note(self, source: Source, action: str, **fields: Any) -> None:
         """Add an access in the background; never waits. Fields as `row` takes them."""
@@ -108,7 +109,7 @@ def row(
     listed: Iterable[str] = (),
     detail: dict[str, Any] | None = None,
 ) -> Row:
-    """One row for `record` or the statement `add`. `listed`: the studies that an answer showed."""
+    """One row for `record` or `Audit.note`. `listed`: the studies that an answer showed."""
     return {
         "at": datetime.now(UTC),
         "door": source.door,
@@ -121,14 +122,21 @@ def row(
         "series_uid": _fit(series_uid),
         "sop_instance_uid": _fit(sop_instance_uid),
         "listed": list(listed),
-        "detail": Jsonb(detail or {}),
+        "detail": Jsonb(_fit_all(detail or {})),
     }
 
 
 def record(connection: psycopg.Connection[Any], rows: list[Row]) -> None:
     """Add rows in the transaction that is open on this connection."""
     with connection.cursor() as cursor:
-        cursor.executemany(SQL["add"], rows)
+        cursor.executemany(SQL["record"], rows)
+
+
+def _add(connection: psycopg.Connection[Any], rows: list[Row]) -> None:
+    """Add rows that were noted, all by one statement: planning it costs more than a row."""
+    plain = [{**row, "detail": row["detail"].obj} for row in rows]
+    connection.execute(SQL["by_index"])
+    connection.execute(SQL["add"], {"rows": Jsonb(plain, orjson.dumps)})
 
 
 def searched(query: Query, rows: Iterable[dict[str, Any]]) -> Row:
@@ -164,6 +172,15 @@ def _keyword(path: tuple[int, ...]) -> str:
 
 def _brief(values: tuple[str, ...]) -> str:
     return _fit("\\".join(values)[:LONGEST_VALUE])
+
+
+def _fit_all(value: Any) -> Any:
+    """The same with every text in it fit."""
+    if isinstance(value, dict):
+        return {_fit(str(key)): _fit_all(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fit_all(item) for item in value]
+    return _fit(value) if isinstance(value, str) else value
 
 
 def _fit(text: str) -> str:

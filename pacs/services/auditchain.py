@@ -76,6 +76,11 @@ class Chain:
         self._pool = pool
         self._told = -TOLD_SECONDS
 
+    def length(self) -> int:
+        """About how many rows are sealed. Raises Unavailable."""
+        with transaction(self._pool) as connection:
+            return int(_value(connection, "length") or 0)
+
     def seal(self, patience: float = PATIENCE_SECONDS) -> int:
         """Seal what is committed; how many rows. 0 also when a transaction stayed open that may bring older ones.
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import psycopg
@@ -31,17 +32,20 @@ def nothing_late(*, everything: bool = False) -> list[Row]:  # noqa: ARG001 - as
 
 
 class Backlog:
-    """Writes rows with one statement, many in a transaction, and tries again while the database is away."""
+    """Writes rows, many in a transaction, and tries again while the database is away.
+
+    `write` adds rows in the transaction that is open on a connection.
+    """
 
     def __init__(
         self,
         pool: ConnectionPool[Any],
-        statement: bytes,
+        write: Callable[[psycopg.Connection[Any], list[Row]], None],
         name: str,
         late: Late = nothing_late,
         metrics: Metrics | None = None,
     ) -> None:
-        self._pool, self._statement, self._name, self._late = pool, statement, name, late
+        self._pool, self._insert, self._name, self._late = pool, write, name, late
         self._waiting: deque[Row] = deque()
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -86,7 +90,8 @@ class Backlog:
     def _write(self, batch: list[Row]) -> bool:
         """Whether the rows need no other attempt: they are written, or cannot be."""
         try:
-            self._insert(batch)
+            with self._pool.connection() as connection:
+                self._insert(connection, batch)
         except psycopg.OperationalError as error:
             log.error("rows_not_written", of=self._name, count=len(batch), exc_info=error)
             self._show()
@@ -104,14 +109,11 @@ class Backlog:
         """One by one, so that a bad row takes no other with it."""
         for row in batch:
             try:
-                self._insert([row])
+                with self._pool.connection() as connection:
+                    self._insert(connection, [row])
             except psycopg.Error as error:
                 log.error("row_dropped", of=self._name, exc_info=error)
                 self._lost(1)
-
-    def _insert(self, batch: list[Row]) -> None:
-        with self._pool.connection() as connection, connection.cursor() as cursor:
-            cursor.executemany(self._statement, batch)
 
     def _lost(self, count: int) -> None:
         if self._meters:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import structlog
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
@@ -48,7 +49,7 @@ class Refusals:
     def __init__(self, pool: ConnectionPool[Any], note: Callable[..., None] = lambda *_, **__: None) -> None:
         """`note` is told of each for the audit trail."""
         self._pool, self._note = pool, note
-        self._backlog = Backlog(pool, SQL["add"], "refusals")
+        self._backlog = Backlog(pool, _add, "refusals")
 
     def record(
         self,
@@ -115,6 +116,11 @@ class Refusals:
     def close(self) -> None:
         """Write what waits, if the database lets us."""
         self._backlog.close()
+
+
+def _add(connection: psycopg.Connection[Any], rows: list[dict[str, Any]]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(SQL["add"], rows)
 
 
 def new_id() -> str:

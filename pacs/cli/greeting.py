@@ -16,7 +16,7 @@ def is_ready(settings: Settings) -> bool:
 
 def greet(settings: Settings) -> str:
     """Addresses, and the lines that send and see a first study."""
-    dicom_host, web = reachable(settings.dicom_host), f"http://{_bracketed(settings.http_host)}:{settings.http_port}"
+    dicom_host, web = reachable(settings.dicom_host), f"http://{bracketed(settings.http_host)}:{settings.http_port}"
     title, port = settings.dicom_ae_title, settings.dicom_port
     return f"""
 Filmroom is ready.
@@ -43,12 +43,15 @@ def reachable(host: str) -> str:
 
 
 def _access(settings: Settings) -> str:
+    if settings.login_required:
+        return "A login is required. The first administrator: filmroom create-admin --username NAME --email ADDRESS."
     if settings.loopback_only:
         return "Only this machine can reach it, so no login is asked."
     return f"AUTH_MODE={settings.auth_mode}: everybody who reaches {settings.http_host} can read and change all of it."
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """The host to connect to, as a URL holds it."""
     host = reachable(host)
     return f"[{host}]" if ":" in host else host
 

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from pacs.cli.people import opened
-from pacs.hardening import new_key
+from pacs.hardening import new_key, with_secret_key
 from pacs.services.sessions import LIFE_SECONDS
 from pacs.settings import Settings
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Make a new key where the home keeps it: processes that run take it within seconds. Else say what to set."""
     days = int(max(LIFE_SECONDS.values()) // 86400)
-    with opened(settings, "accounts") as node:
+    with opened(with_secret_key(settings), "accounts") as node:
         if args.revoke:
             node.sessions.end_all("keys")
         if not node.keys.kept:

@@ -11,13 +11,15 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pydicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
+from pacs.cli.greeting import bracketed, reachable
 from pacs.domain.uids import VERIFICATION
+from pacs.services.keys import Keys
 from pacs.services.phantom import ChestStudy, files
 from pacs.settings import Settings
 
@@ -40,6 +42,7 @@ class Target:
     host: str
     port: int
     study: ChestStudy
+    token: str = ""
 
     @property
     def slices(self) -> list[bytes]:
@@ -53,21 +56,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aet", help="AE title of the node")
     parser.add_argument("--host", help="host of the DICOM port")
     parser.add_argument("--port", type=int, help="DICOM port")
+    parser.add_argument("--token-stdin", action="store_true", help="read a bearer token from standard input")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Walk the steps, print one line each; exit code 0 only when all held and nothing was left behind."""
     seed = f"smoke-{uuid.uuid4()}"
     target = Target(
-        url=(args.url or f"http://{settings.http_host}:{settings.http_port}").rstrip("/"),
+        url=(args.url or f"http://{bracketed(settings.http_host)}:{settings.http_port}").rstrip("/"),
         aet=args.aet or settings.dicom_ae_title,
-        host=args.host or settings.dicom_host,
+        host=args.host or reachable(settings.dicom_host),
         port=args.port or settings.dicom_port,
         study=ChestStudy(seed, "SMOKE", "Smoke^Test", description="Smoke test", slices=SLICES, size=64),
     )
+    target = replace(target, token=_token(args, settings, target))
     failures = sum(not _passes(name, step, target) for name, step in STEPS)
     print("smoke: all doors work" if not failures else f"smoke: {failures} of {len(STEPS)} steps failed")
     return 1 if failures else 0
+
+
+def _token(args: argparse.Namespace, settings: Settings, target: Target) -> str:
+    """What opens the door where a login is required: the token given, else one made of the key of this home."""
+    if args.token_stdin:
+        return sys.stdin.readline().strip()
+    try:
+        _http(target, "/api/v1/auth/me")
+    except Failed:
+        return Keys(settings).for_node("smoke", ["admin"]) if settings.secret_key else ""
+    except OSError:
+        pass  # the first step tells
+    return ""
 
 
 def _passes(name: str, step: Callable[[Target], None], target: Target) -> bool:
@@ -161,7 +179,10 @@ def _http(
     target: Target, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, method: str = ""
 ) -> bytes:
     request = urllib.request.Request(  # noqa: S310  the URL is the operator's own
-        target.url + path, data=body, headers=headers or {}, method=method or ("GET" if body is None else "POST")
+        target.url + path,
+        data=body,
+        headers=_with_token(target, headers or {}),
+        method=method or ("GET" if body is None else "POST"),
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
@@ -169,6 +190,10 @@ def _http(
             return content
     except urllib.error.HTTPError as error:
         raise Failed(f"{request.method} {path.split('?', maxsplit=1)[0]} answered {error.code}") from error
+
+
+def _with_token(target: Target, headers: dict[str, str]) -> dict[str, str]:
+    return {**headers, "Authorization": f"Bearer {target.token}"} if target.token else headers
 
 
 class _Association:

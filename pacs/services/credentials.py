@@ -10,15 +10,14 @@ import time
 from pacs.domain.roles import Credential, Identity, checked_roles, identity
 from pacs.errors import BadRequest
 from pacs.services.jwts import read, wrong
-from pacs.services.keys import ISSUER, Keys
+from pacs.services.keys import ISSUER, NODE, Keys
 from pacs.services.oidc import Oidc
 from pacs.services.sessions import Sessions
 from pacs.services.tokens import PREFIX, Tokens
 
 KEPT_SECONDS = 3.0
 MOST_KEPT = 4096
-NODE = "node"  # the use of tokens that commands on this machine make for themselves
-NODE_SECONDS = 300.0
+
 
 class Credentials:
     """Thread-safe."""
@@ -51,10 +50,6 @@ class Credentials:
         with self._lock:
             self._era += 1
             self._kept.clear()
-
-    def for_node(self, actor: str, roles: tuple[str, ...]) -> str:
-        """A token for a command on this machine that has the key anyway; good for five minutes."""
-        return self._keys.sign({"sub": actor, "use": NODE, "roles": list(roles)}, NODE_SECONDS)
 
     def _cookie(self, text: str) -> tuple[Identity, float]:
         found = self._sessions.of_cookie(text)

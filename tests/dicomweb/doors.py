@@ -46,4 +46,4 @@ def signed_in(app: Starlette, username: str, password: str = PASSWORD, **more: o
 
 def administrator(node: Node) -> dict[str, str]:
     """Headers of somebody who may do everything."""
-    return bearer(node.credentials.for_node("test", ("admin",)))
+    return bearer(node.keys.for_node("test", ("admin",)))

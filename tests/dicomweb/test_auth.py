@@ -263,7 +263,7 @@ class TestPassword:
         assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
 
     def test_programs_have_none(self, app: Starlette, closed: Node) -> None:
-        assert self.changed(app, closed.credentials.for_node("x", ("admin",)), PASSWORD, NEW).status_code == 403
+        assert self.changed(app, closed.keys.for_node("x", ("admin",)), PASSWORD, NEW).status_code == 403
 
 
 class TestUsers:

@@ -140,7 +140,7 @@ class TestGoodTokens:
         assert answer.json()["username"] == "token:night job"
 
     def test_and_one_that_a_command_makes_of_the_key(self, app: Starlette, closed: Node) -> None:
-        token = closed.credentials.for_node("smoke", ("admin",))
+        token = closed.keys.for_node("smoke", ("admin",))
         assert call(app, "GET", f"{API}/users", headers=bearer(token)).status_code == 200
 
 
@@ -312,7 +312,7 @@ class TestBadTokens:
         own = bearer(grant["access_token"])
         made = call(app, "POST", f"{API}/tokens", json={"name": "of leaver", "roles": ["viewer"]}, headers=own).json()
         assert call(app, "GET", "/dicom-web/studies", headers=bearer(made["token"])).status_code == 200
-        chief = bearer(closed.credentials.for_node("test", ("admin",)))
+        chief = bearer(closed.keys.for_node("test", ("admin",)))
         gone = call(app, "PATCH", f"{API}/users/leaver", json={"disabled": True}, headers=chief)
         assert (gone.status_code, gone.json()["disabled"]) == (200, True)
         for token in (grant["access_token"], made["token"]):

@@ -16,7 +16,8 @@ from pacs.settings import load
 @dataclass(frozen=True)
 class Verb:
     """`servers`: "" = the verb needs none; "running" = it is told the URLs of a node running on this home, if any;
-    "needed" = the embedded servers are started for it when no node runs."""
+    "needed" = the embedded servers are started for it when no node runs; "filled" = and their database, when it is new,
+    gets its schema."""
 
     name: str
     help: str
@@ -26,28 +27,28 @@ class Verb:
 
 VERBS = (
     Verb("serve", "run the node, or one of its processes", "pacs.cli.serve"),
-    Verb("import", "store files, folders, DICOMDIRs and zips", "pacs.cli.import_", servers="needed"),
+    Verb("import", "store files, folders, DICOMDIRs and zips", "pacs.cli.import_", servers="filled"),
     Verb("status", "what is stored, queued, running, and what is wrong", "pacs.cli.status", servers="running"),
     Verb("doctor", "what is wrong with the node, and the commands that cure it", "pacs.cli.doctor"),
-    Verb("demo", "seed or purge marked demo studies", "pacs.cli.demo", servers="needed"),
+    Verb("demo", "seed or purge marked demo studies", "pacs.cli.demo", servers="filled"),
     Verb("smoke", "store, find, retrieve and delete a synthetic study through every door", "pacs.cli.smoke", "running"),
     Verb("ai", "models, jobs and results of the AI sidecar", "pacs.cli.ai", servers="running"),
     Verb(
         "maintenance",
         "pause AI jobs, and storing if wanted, and wait until nothing runs",
         "pacs.cli.maintenance",
-        "needed",
+        "filled",
     ),
     Verb("backup", "save database, objects, models and configuration while the node runs", "pacs.cli.backup", "needed"),
     Verb("restore", "bring a backup back into an empty system, then verify", "pacs.cli.restore", servers="needed"),
     Verb("verify", "compare index and store, and every byte with its digest", "pacs.cli.verify", servers="needed"),
     Verb("peers", "who is known by AE title, and whether one can be reached", "pacs.cli.peers", servers="running"),
-    Verb("create-admin", "make the first administrator", "pacs.cli.create_admin", servers="needed"),
-    Verb("user", "who has an account, and what may they do", "pacs.cli.user", servers="needed"),
-    Verb("token", "tokens of programs: make, list, revoke", "pacs.cli.token", servers="needed"),
-    Verb("keys", "another key to sign with", "pacs.cli.keys", servers="needed"),
+    Verb("create-admin", "make the first administrator", "pacs.cli.create_admin", servers="filled"),
+    Verb("user", "who has an account, and what may they do", "pacs.cli.user", servers="filled"),
+    Verb("token", "tokens of programs: make, list, revoke", "pacs.cli.token", servers="filled"),
+    Verb("keys", "another key to sign with", "pacs.cli.keys", servers="filled"),
     Verb("db", "upgrade, downgrade or show the database schema", "pacs.cli.db", servers="needed"),
-    Verb("audit", "who did what; whether the trail is whole; its export", "pacs.cli.audit", servers="needed"),
+    Verb("audit", "who did what; whether the trail is whole; its export", "pacs.cli.audit", servers="filled"),
     Verb("config", "show the settings in force", "pacs.cli.config"),
 )
 
@@ -86,8 +87,21 @@ def _run(arguments: list[str]) -> int:
         return int(module.run(args, settings))
     from pacs.embedded.connect import connected
 
-    with connected(settings, start=verb.servers == "needed") as reached:
+    with connected(settings, start=verb.servers in {"needed", "filled"}) as reached:
+        if verb.servers == "filled":
+            _require_schema(reached.database_url, embedded=not settings.database_url)
         return int(module.run(args, reached))
+
+
+def _require_schema(database_url: str, *, embedded: bool) -> None:
+    """A new database of our own gets the schema; any other must be at the head. Raises SchemaMismatch, Unavailable."""
+    from pacs.index import schema
+
+    found = schema.current(database_url)
+    if found is None and embedded:
+        schema.upgrade(database_url)
+    else:
+        schema.require_head(found)
 
 
 def _parser() -> argparse.ArgumentParser:

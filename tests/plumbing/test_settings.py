@@ -174,16 +174,41 @@ def test_the_key_is_made_once_and_only_its_owner_may_read_it(configured):
     assert [file.name for file in settings.home.iterdir()] == ["secret_key"]
 
 
+STRONG = "gQ7c-Vx2pWm9Zs4LkT1yB8nRfH3uJd6eA0_iOoXv"
+
+
+@pytest.mark.parametrize(
+    ("auth_mode", "host", "asked"),
+    [
+        ("auto", "127.0.0.1", False),
+        ("auto", "::1", False),
+        ("auto", "0.0.0.0", True),
+        ("auto", "pacs.example", True),
+        ("required", "127.0.0.1", True),
+        ("open", "0.0.0.0", False),
+    ],
+)
+def test_a_login_is_asked_wherever_others_can_reach_the_node(auth_mode, host, asked):
+    assert Settings(auth_mode=auth_mode, http_host=host).login_required is asked
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"http_host": "0.0.0.0"}, "AUTH_MODE=open"),
-        ({"http_host": "archive.example"}, "AUTH_MODE=open"),
-        ({"auth_mode": "required"}, "accounts"),
         ({"environment": "production"}, "SECRET_KEY"),
         ({"environment": "production", "secret_key": "password"}, "SECRET_KEY"),
-        ({"environment": "production", "secret_key": "x" * 40, "enable_demo_data": True}, "ENABLE_DEMO_DATA"),
-        ({"environment": "production", "secret_key": "x7Q" * 14, "auth_mode": "open"}, "AUTH_MODE=open"),
+        ({"environment": "production", "secret_key": STRONG[:31]}, "SECRET_KEY"),
+        ({"environment": "production", "secret_key": "ab" * 24}, "SECRET_KEY"),
+        ({"environment": "production", "secret_key": "changeme" + STRONG}, "SECRET_KEY"),
+        ({"environment": "production", "secret_key": STRONG, "secret_key_previous": "old"}, "SECRET_KEY_PREVIOUS"),
+        ({"environment": "production", "secret_key": STRONG, "enable_demo_data": True}, "ENABLE_DEMO_DATA"),
+        ({"environment": "production", "secret_key": STRONG, "auth_mode": "open"}, "AUTH_MODE=open"),
+        ({"environment": "production", "secret_key": STRONG, "trusted_proxies": ("0.0.0.0/0",)}, "TRUSTED_PROXIES"),
+        ({"trusted_proxies": ("nginx",)}, "TRUSTED_PROXIES"),
+        ({"cors_origins": ("*",)}, "CORS_ORIGINS"),
+        ({"cors_origins": ("null",)}, "CORS_ORIGINS"),
+        ({"cors_origins": ("https://viewer.example/",)}, "CORS_ORIGINS"),
+        ({"oidc_issuer": "https://login.example"}, "OIDC_AUDIENCE"),
     ],
 )
 def test_unsafe_combinations_are_refused_in_one_sentence(changes, words):
@@ -192,7 +217,17 @@ def test_unsafe_combinations_are_refused_in_one_sentence(changes, words):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"http_host": "::1"}, {"http_host": "localhost"}, {"http_host": "0.0.0.0", "auth_mode": "open"}]
+    "changes",
+    [
+        {},
+        {"http_host": "::1"},
+        {"http_host": "localhost"},
+        {"http_host": "0.0.0.0"},
+        {"http_host": "0.0.0.0", "auth_mode": "open"},
+        {"auth_mode": "required"},
+        {"environment": "production", "secret_key": STRONG, "http_host": "0.0.0.0"},
+        {"cors_origins": ("https://viewer.example", "http://localhost:5173"), "trusted_proxies": ("10.0.0.0/8", "::1")},
+    ],
 )
 def test_safe_combinations_serve(changes):
     refuse_unsafe(Settings(**changes))

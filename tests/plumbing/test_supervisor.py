@@ -129,10 +129,14 @@ def refusal(*verb, **env):
 
 @pytest.mark.parametrize("what", ["all", "web"])
 def test_an_open_archive_is_refused_before_anything_starts(tmp_path, what):
-    urls = {"DATABASE_URL": "postgresql:///x", "REDIS_URL": "redis://x"}
-    said = refusal("serve", what, FILMROOM_HOME=str(tmp_path / "home"), HTTP_HOST="0.0.0.0", **urls)
-    assert said.startswith("filmroom: HTTP_HOST=0.0.0.0 would open the archive")
+    env = {"DATABASE_URL": "postgresql:///x", "REDIS_URL": "redis://x", "ENVIRONMENT": "production"}
+    env |= {"FILMROOM_HOME": str(tmp_path / "home"), "HTTP_HOST": "0.0.0.0"}
+    said = refusal("serve", what, **env)
+    assert said.startswith("filmroom: SECRET_KEY must be set")
     assert said.count("\n") == 1
+    assert not (tmp_path / "home" / "secret_key").exists()
+    said = refusal("serve", what, **env, SECRET_KEY="gQ7c-Vx2pWm9Zs4LkT1yB8nRfH3uJd6eA0_iOoXv", AUTH_MODE="open")
+    assert said.startswith("filmroom: AUTH_MODE=open is refused in production")
 
 
 def test_one_process_without_servers_says_what_it_needs(tmp_path):

@@ -1,4 +1,4 @@
-"""WADO-RS frames: cut out as stored, or decoded to plain little-endian samples (PS3.18 10.4.1.1.6, 8.7.3)."""
+"""WADO-RS frames: as stored, decoded to plain little-endian samples, or coded anew (PS3.18 10.4.1.1.6, 8.7.3)."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,16 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import urls
+from dicomweb import looks, params, urls
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
 from pacs.domain import pixels
+from pacs.domain.encoders import ENCODERS, Unencodable
 from pacs.domain.frames import Description
-from pacs.domain.syntaxes import EXPLICIT_BE, EXPLICIT_LE, OCTET_STREAM, SYNTAXES, TransferSyntax
+from pacs.domain.syntaxes import DEFAULT_SYNTAX, EXPLICIT_BE, EXPLICIT_LE, OCTET_STREAM, SYNTAXES, TransferSyntax
 from pacs.errors import BadRequest, NotAcceptable, NotFound
 
 if TYPE_CHECKING:
@@ -29,16 +30,19 @@ if TYPE_CHECKING:
 Decode = Callable[[bytes, Description, str], pixels.Decoded]
 
 MOST_FRAMES = 10_000  # in one list
+CODED = ("image/jls", "image/jpeg", "image/jp2", "image/jphc", "image/dicom-rle")  # what frames are coded as, at need
 
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """How frames go out: the media type of each, its transfer syntax, and whether they are decoded for it."""
+    """How frames go out: the media type of each, its transfer syntax, and whether they are made for it: decoded where
+    that is Explicit VR Little Endian, else coded anew, with `quality` where something is lost."""
 
     offer: Offer
     media_type: str
     transfer_syntax_uid: str
-    decoded: bool
+    made: bool
+    quality: int = 0
 
     @property
     def content_type(self) -> str:
@@ -72,7 +76,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
 
 def _tag(instance: "StoredInstance", numbers: Sequence[int], shown: Representation) -> str:
     listed = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
-    return etag(instance.sha256[:32], shown.transfer_syntax_uid, listed, weak=shown.offer.multipart)
+    quality = str(shown.quality)
+    return etag(instance.sha256[:32], shown.transfer_syntax_uid, quality, listed, weak=shown.offer.multipart)
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
@@ -96,9 +101,10 @@ def require(instance: "StoredInstance", numbers: Sequence[int]) -> None:
 def representations(request: Request, instance: "StoredInstance", *, single: bool) -> list[Representation]:
     """The representations that the client takes and the transfer syntax allows, best first. Raises NotAcceptable."""
     stored = SYNTAXES[instance.transfer_syntax_uid]
-    kinds = dict.fromkeys((OCTET_STREAM, stored.media_type))
+    quality = looks.quality(params.pairs(request.scope["query_string"]))
+    kinds = tuple(dict.fromkeys((OCTET_STREAM, stored.media_type, *CODED)))
     offers = [Offer(kind, multipart) for multipart in (True, False) for kind in kinds if multipart or single]
-    found = [shown for want in accepted(request, *offers) if (shown := _represent(want, stored))]
+    found = [shown for want in accepted(request, *offers) if (shown := _represent(want, stored, quality))]
     if found:
         return found
     raise NotAcceptable(
@@ -107,17 +113,23 @@ def representations(request: Request, instance: "StoredInstance", *, single: boo
     )
 
 
-def _represent(want: Want, stored: TransferSyntax) -> Representation | None:
+def _represent(want: Want, stored: TransferSyntax, quality: int) -> Representation | None:
     """A compressed frame keeps its own media type, whatever type was named with `transfer-syntax=*`: OHIF asks for
     octet-stream and reads the part's type (dicomweb.md 2.4)."""
-    asked = want.transfer_syntax
-    if stored.encapsulated and (asked in {"*", stored.uid} or (not asked and want.offer.media_type != OCTET_STREAM)):
-        return Representation(want.offer, stored.media_type, stored.uid, decoded=False)
-    if want.offer.media_type != OCTET_STREAM or not stored.decodable:
+    asked, kind = want.transfer_syntax, want.offer.media_type
+    unnamed_own = not asked and kind not in {OCTET_STREAM, ""} and kind == stored.media_type
+    if stored.encapsulated and (asked in {"*", stored.uid} or unnamed_own):
+        return Representation(want.offer, stored.media_type, stored.uid, made=False)
+    if not stored.decodable:
         return None
+    if kind != OCTET_STREAM:
+        uid = asked or DEFAULT_SYNTAX[kind]
+        if uid not in ENCODERS or SYNTAXES[uid].media_type != kind:
+            return None
+        return Representation(want.offer, kind, uid, made=True, quality=quality if ENCODERS[uid].lossy else 0)
     # native frames are cut out in little endian, whatever the data set around them is
     if asked in {"", "*", EXPLICIT_LE} or (asked == stored.uid and asked != EXPLICIT_BE):
-        return Representation(want.offer, OCTET_STREAM, EXPLICIT_LE, decoded=stored.encapsulated)
+        return Representation(want.offer, OCTET_STREAM, EXPLICIT_LE, made=stored.encapsulated)
     return None
 
 
@@ -139,29 +151,38 @@ class Cutter:
 
     def contents(self, shown: Representation) -> Iterator[bytes]:
         """One byte string a frame. Raises NotFound, Damaged, NotAcceptable."""
-        if not shown.decoded:
+        if not shown.made:
             yield from self.node.retrieve.frames(self.instance, self.numbers).parts
             return
         for number in self.numbers:
-            yield self.decoded.call((self.instance.sha256, number), partial(self._decode, number))
+            key = (self.instance.sha256, number, shown.transfer_syntax_uid, shown.quality)
+            yield self.decoded.call(key, partial(self._made, number, shown))
 
-    def _decode(self, number: int) -> bytes:
+    def _made(self, number: int, shown: Representation) -> bytes:
         found = self.node.retrieve.frames(self.instance, [number])
         [stream] = found.parts
-        return _plain(stream, found.attributes, found.transfer_syntax_uid, self.node.decoders.decode)
+        table = self.node.retrieve.table(self.instance)
+        source = table.transfer_syntax_uid if table.encapsulated else ""
+        try:
+            if shown.transfer_syntax_uid == EXPLICIT_LE:
+                return plain(stream, table.description, source, self.node.decoders.decode)
+            return self.node.decoders.recode(
+                stream, table.description, source, shown.transfer_syntax_uid, shown.quality
+            ).stream
+        except (pixels.Undecodable, Unencodable) as error:
+            raise NotAcceptable(
+                f"A frame cannot be given so: {error.message}; transfer-syntax=* gives it as stored."
+            ) from error
 
 
-def _plain(content: bytes, description: Description, transfer_syntax_uid: str, decode: Decode) -> bytes:
-    """A compressed frame as plain little-endian samples, planes apart where the object says so."""
-    try:
-        samples = decode(content, description, transfer_syntax_uid).samples
-    except pixels.Undecodable as error:
-        raise NotAcceptable(
-            f"A frame cannot be decoded: {error.message}; transfer-syntax=* gives it as stored."
-        ) from error
-    if description.bits_allocated == 1:
+def plain(content: bytes, about: Description, transfer_syntax_uid: str, decode: Decode) -> bytes:
+    """A compressed frame as plain little-endian samples, planes apart where the object says so. Raises Undecodable."""
+    if not transfer_syntax_uid:
+        return content
+    samples = decode(content, pixels.untrimmed(about, transfer_syntax_uid), transfer_syntax_uid).samples
+    if about.bits_allocated == 1:
         samples = np.packbits(samples, bitorder="little")
-    if samples.ndim == 3 and description.planar_configuration == 1:
+    if samples.ndim == 3 and about.planar_configuration == 1:
         samples = samples.transpose(2, 0, 1)
     return bytes(np.ascontiguousarray(samples).data)
 

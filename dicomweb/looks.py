@@ -25,7 +25,7 @@ def rendered(found: Sequence[Pair], media_type: str = JPEG) -> Look:
         media_type,
         WHOLE if size is None else _viewport(size),
         None if window is None else _window(window),
-        _quality(found, "quality"),
+        quality(found, "quality"),
     )
 
 
@@ -65,7 +65,7 @@ def uri(found: Sequence[Pair], media_type: str = JPEG) -> Look:
     if (center is None) != (width is None):
         raise BadRequest("windowCenter and windowWidth belong together.")
     window = None if center is None else _window(f"{center},{width}")
-    return Look(media_type, viewport, window, _quality(found, "imageQuality"))
+    return Look(media_type, viewport, window, quality(found, "imageQuality"))
 
 
 def frame_number(found: Sequence[Pair]) -> int | None:
@@ -83,7 +83,8 @@ def _words(found: Sequence[Pair], name: str) -> set[str]:
     return set() if text is None else {word.strip().lower() for word in text.split(",")}
 
 
-def _quality(found: Sequence[Pair], name: str) -> int:
+def quality(found: Sequence[Pair], name: str = "quality") -> int:
+    """How well a lossy picture or code stream is kept, 1 to 100 (8.3.5.1.2). Raises BadRequest."""
     text = params.first(found, name)
     if text is None:
         return QUALITY

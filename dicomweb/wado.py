@@ -7,20 +7,20 @@ sent unless they are named outright, which makes a bit-for-bit check possible.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import zipped
+from dicomweb import looks, params, zipped
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.resources import accepted, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, read, unchanged, unsatisfiable, wanted_range
+from pacs.domain.encoders import ENCODERS, QUALITY
 from pacs.domain.levels import Level
-from pacs.domain.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
+from pacs.domain.syntaxes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
 from pacs.errors import NotAcceptable
-from pacs.services import transcode
 
 if TYPE_CHECKING:
     from pacs.node import Node
@@ -30,6 +30,7 @@ DICOM = "application/dicom"
 PARTS, SINGLE, ZIP = Offer(DICOM, multipart=True), Offer(DICOM), Offer(zipped.MEDIA_TYPE)
 NEVER_UNASKED = frozenset({IMPLICIT_LE, EXPLICIT_BE})
 AS_STORED = "*"
+TARGETS = frozenset({EXPLICIT_LE, DEFLATED_LE, *ENCODERS})  # what objects can be converted to
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Sending:
 
     instance: "StoredInstance"
     transfer_syntax_uid: str
+    quality: int = QUALITY
 
     @property
     def as_stored(self) -> bool:
@@ -55,26 +57,36 @@ async def retrieve(node: "Node", request: Request) -> Response:
     scope = scope_of(request)
     offers = (PARTS, SINGLE, ZIP) if scope.level == Level.INSTANCE else (PARTS, ZIP)
     wants = accepted(request, *offers)
+    quality = looks.quality(params.pairs(request.scope["query_string"]))
     instances = await run(lambda: node.retrieve.locate(scope))
-    offer, sendings = plan(instances, wants)
-    if offer == SINGLE:
-        return await single(node, request, sendings[0])
-    if offer == ZIP:
-        return await _zip(node, request, sendings)
-    return await _multipart(node, request, sendings)
+    return await send(node, request, plans(instances, wants, quality))
 
 
-def plan(instances: "Sequence[StoredInstance]", wants: Sequence[Want]) -> tuple[Offer, list[Sending]]:
-    """How each instance goes out, under the first offer that does for all of them. Raises NotAcceptable."""
-    for offer in dict.fromkeys(want.offer for want in wants):
-        syntaxes = [want.transfer_syntax for want in wants if want.offer == offer]
-        chosen = [(instance, target(instance, syntaxes)) for instance in instances]
-        if all(syntax for _, syntax in chosen):
-            return offer, [Sending(instance, syntax) for instance, syntax in chosen]
-    raise NotAcceptable(
+async def send(node: "Node", request: Request, found: "Iterator[tuple[Offer, list[Sending]]]") -> Response:
+    """The first of these plans that can be carried out; one object at least may have no form in what is preferred."""
+    refused: NotAcceptable | None = None
+    for offer, sendings in found:
+        try:
+            return await _ANSWERS[offer](node, request, sendings)
+        except NotAcceptable as error:
+            refused = refused or error
+    raise refused or NotAcceptable(
         "Some objects cannot be given in a transfer syntax that was asked for; transfer-syntax=* gives them as stored.",
         tuple(sorted({f"{DICOM}; transfer-syntax={uid}" for uid in (AS_STORED, EXPLICIT_LE)})),
     )
+
+
+def plans(
+    instances: "Sequence[StoredInstance]", wants: Sequence[Want], quality: int = QUALITY
+) -> Iterator[tuple[Offer, list[Sending]]]:
+    """How each instance goes out: for each offer that does for all of them, best first. One instance by itself may go
+    out in each transfer syntax that was named; several have to agree on the list."""
+    for offer in dict.fromkeys(want.offer for want in wants):
+        named = [want.transfer_syntax for want in wants if want.offer == offer]
+        for syntaxes in [[uid] for uid in named] if len(instances) == 1 else [named]:
+            chosen = [(instance, target(instance, syntaxes)) for instance in instances]
+            if all(syntax for _, syntax in chosen):
+                yield offer, [Sending(instance, syntax, quality) for instance, syntax in chosen]
 
 
 def target(instance: "StoredInstance", wanted: Sequence[str]) -> str:
@@ -92,27 +104,31 @@ def _target(stored: str, want: str, number_of_frames: int) -> str:
         return EXPLICIT_LE if stored in NEVER_UNASKED else stored
     if want == "" and (syntax is None or (syntax.lossy and number_of_frames > 0)):
         return stored  # only a lossy copy exists (8.7.3): it may go as it is
-    return EXPLICIT_LE if want in {"", EXPLICIT_LE} and convertible else ""
+    want = want or EXPLICIT_LE
+    if want in ENCODERS and number_of_frames == 0:
+        want = EXPLICIT_LE  # there is nothing to compress
+    return want if want in TARGETS and convertible else ""
 
 
 async def single(node: "Node", request: Request, sending: Sending) -> Response:
-    """One file by itself, with validator and ranges."""
+    """One file by itself, with validator, and with ranges where its length is known."""
     instance = sending.instance
-    tag = etag(instance.sha256[:32], "stored" if sending.as_stored else "explicit")
+    tag = etag(instance.sha256[:32], "stored" if sending.as_stored else _converted(sending))
     if unchanged(request.headers, tag):
         return not_modified(tag)
     headers = {"etag": tag, "cache-control": "private", **_attachment(instance.sop_instance_uid)}
-    if not sending.as_stored:
-        chunks = await run(lambda: begun(_chunks(node, sending)))
-        return Streamed(chunks, media_type=sending.content_type, headers=headers)
+    file, size, chunks = await run(lambda: _opened(node, sending))
+    if file is None:
+        body = await run(lambda: begun(chunks))
+        return Streamed(body, media_type=sending.content_type, headers=headers)
     headers["accept-ranges"] = "bytes"
-    part = wanted_range(request.headers, instance.size, tag)
+    part = wanted_range(request.headers, size, tag)
     if part is not None and not part:
-        return unsatisfiable(instance.size)
-    file = await run(lambda: node.retrieve.open(instance))
-    whole = part if part is not None else range(instance.size)
+        file.close()
+        return unsatisfiable(size)
+    whole = part if part is not None else range(size)
     if part is not None:
-        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{instance.size}"
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     return Streamed(
         read(file, whole.start, len(whole)),
         media_type=sending.content_type,
@@ -120,6 +136,21 @@ async def single(node: "Node", request: Request, sending: Sending) -> Response:
         length=len(whole),
         headers=headers,
     )
+
+
+def _converted(sending: Sending) -> str:
+    """What tells conversions of one object apart."""
+    encoder = ENCODERS.get(sending.transfer_syntax_uid)
+    quality = f"-{sending.quality}" if encoder is not None and encoder.lossy else ""
+    return f"{sending.transfer_syntax_uid}{quality}"
+
+
+def _opened(node: "Node", sending: Sending) -> tuple[BinaryIO | None, int, Iterator[bytes]]:
+    """The file that goes out, with its size; or chunks, where it is made while it goes out."""
+    if sending.as_stored:
+        return node.retrieve.open(sending.instance), sending.instance.size, iter(())
+    made = node.conversions.open(sending.instance, sending.transfer_syntax_uid, sending.quality)
+    return made.file, made.size, made.chunks
 
 
 async def _zip(node: "Node", request: Request, sendings: list[Sending]) -> Response:
@@ -140,7 +171,7 @@ def _file_name(instance: "StoredInstance") -> str:
 
 def _tag_of_all(sendings: list[Sending], container: str) -> str:
     """Weak: boundaries differ each time."""
-    digest = hashlib.sha256("".join(s.instance.sha256 + s.transfer_syntax_uid for s in sendings).encode())
+    digest = hashlib.sha256("".join(s.instance.sha256 + _converted(s) for s in sendings).encode())
     return etag(digest.hexdigest()[:32], container, weak=True)
 
 
@@ -171,12 +202,8 @@ def _parts(node: "Node", sendings: list[Sending]) -> Iterator[tuple[str, str, It
 
 
 def _chunks(node: "Node", sending: Sending) -> Iterator[bytes]:
-    file = node.retrieve.open(sending.instance)
-    if sending.as_stored:
-        yield from read(file, 0, sending.instance.size)
-    else:
-        with file:
-            yield from transcode.explicit_le(file, sending.instance, decode=node.decoders.decode)
+    file, size, chunks = _opened(node, sending)
+    yield from chunks if file is None else read(file, 0, size)
 
 
 def _length(writer: Writer, sendings: list[Sending]) -> int | None:
@@ -189,3 +216,10 @@ def _length(writer: Writer, sendings: list[Sending]) -> int | None:
 
 def _attachment(name: str) -> dict[str, str]:
     return {"content-disposition": f'attachment; filename="{name}.dcm"'}
+
+
+async def _alone(node: "Node", request: Request, sendings: list[Sending]) -> Response:
+    return await single(node, request, sendings[0])
+
+
+_ANSWERS = {SINGLE: _alone, ZIP: _zip, PARTS: _multipart}

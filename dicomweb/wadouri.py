@@ -48,8 +48,7 @@ async def retrieve(node: "Node", request: Request) -> Response:
     offer = _offer(found, instances[0], number)
     if offer == wado.SINGLE:
         want = Want(wado.SINGLE, params.first(found, "transferSyntax") or "")
-        _, [sending] = wado.plan(instances, [want])
-        return await wado.single(node, request, sending)
+        return await wado.send(node, request, wado.plans(instances, [want], look.quality))
     require(instances[0], [number or 1])
     look = replace(look, media_type=offer.media_type)
     return await rendered.single(node, request, [(instances[0], number or 1)], look, {})

@@ -6,7 +6,7 @@ streams in C: run this in a process that may die (security.md 2).
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagecodecs
@@ -22,6 +22,8 @@ from pacs.domain.syntaxes import OCTET_STREAM, SYNTAXES
 BUDGET = 1 << 30  # bytes of one decoded frame
 
 Array = NDArray[Any]
+
+_BIT_FOR_BIT = frozenset({OCTET_STREAM, "image/dicom-rle", "application/x-deflate"})
 
 
 class Undecodable(Exception):
@@ -76,6 +78,14 @@ def decode(stream: bytes, description: Description, transfer_syntax_uid: str, *,
         raise
     except Exception as error:
         raise Undecodable(f"the {syntax.media_type} stream of the frame is damaged ({type(error).__name__})") from None
+
+
+def untrimmed(description: Description, transfer_syntax_uid: str) -> Description:
+    """The description by which `decode` keeps every allocated bit, where the frame holds them all; else as it is."""
+    syntax = SYNTAXES.get(transfer_syntax_uid)
+    if syntax is not None and syntax.media_type not in _BIT_FOR_BIT:
+        return description
+    return replace(description, bits_stored=description.bits_allocated, high_bit=description.bits_allocated - 1)
 
 
 def check(head: bytes, description: Description, transfer_syntax_uid: str) -> None:

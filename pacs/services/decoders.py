@@ -1,4 +1,4 @@
-"""Decoding of frames in processes that may die: untrusted code streams are parsed in C (security.md 2).
+"""Decoding of frames, and coding them anew, in processes that may die: code streams are parsed in C (security.md 2).
 
 A decoder process has a memory limit, a time limit for each frame and an empty environment; it knows no file, socket or
 setting. Its death is the error of one request, and the next request gets a fresh one.
@@ -14,11 +14,12 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from pacs.domain import pixels
+from pacs.domain import encoders, pixels
+from pacs.domain.encoders import Encoded, Unencodable
 from pacs.domain.frames import Description
 from pacs.domain.pixels import BUDGET, Decoded, Undecodable
 
@@ -40,13 +41,26 @@ class Decoders:
 
     def decode(self, stream: bytes, description: Description, transfer_syntax_uid: str) -> Decoded:
         """As `pacs.domain.pixels.decode`; raises Undecodable also when the decoder died or took too long."""
+        answer, samples = self._ask(_Question(stream, description, transfer_syntax_uid))
+        array = np.frombuffer(samples, answer["dtype"]).reshape(answer["shape"])
+        return Decoded(array, answer["photometric_interpretation"])
+
+    def recode(
+        self, stream: bytes, description: Description, transfer_syntax_uid: str, target: str, quality: int
+    ) -> Encoded:
+        """As `pacs.domain.encoders.recode`; raises Undecodable also when the decoder died or took too long."""
+        question = _Question(stream, description, transfer_syntax_uid, target, quality)
+        answer, made = self._ask(question)
+        return Encoded(made, answer["photometric_interpretation"])
+
+    def _ask(self, question: "_Question") -> tuple[dict[str, Any], bytes]:
         decoder = self._idle.get()
         try:
             if self._closed:
                 raise Undecodable("the node is stopping")
             if decoder is None:
                 decoder = _Decoder(self._memory)
-            return decoder.decode(stream, description, transfer_syntax_uid, self._budget, self._seconds)
+            return decoder.answer(question, self._budget, self._seconds)
         finally:
             if decoder is not None and (decoder.is_dead or self._closed):
                 decoder.close()
@@ -66,6 +80,16 @@ class Decoders:
             self._idle.put(None)
 
 
+class _Question(NamedTuple):
+    """A stored frame, and the transfer syntax it is wanted in; "" asks for its samples."""
+
+    stream: bytes
+    description: Description
+    source: str
+    target: str = ""
+    quality: int = 0
+
+
 class _Decoder:
     """One process and its two pipes; used by one thread at a time."""
 
@@ -81,15 +105,14 @@ class _Decoder:
             start_new_session=True,
         )
 
-    def decode(
-        self, stream: bytes, description: Description, transfer_syntax_uid: str, budget: int, seconds: float
-    ) -> Decoded:
-        question = {"description": asdict(description), "syntax": transfer_syntax_uid, "budget": budget}
+    def answer(self, question: _Question, budget: int, seconds: float) -> tuple[dict[str, Any], bytes]:
+        head = question._asdict() | {"description": asdict(question.description), "budget": budget}
+        stream = head.pop("stream")
         late = threading.Timer(seconds, self._process.kill)
         late.start()
         try:
-            _send(self._pipe(self._process.stdin), question, stream)
-            answer, samples = _receive(self._pipe(self._process.stdout))
+            _send(self._pipe(self._process.stdin), head, stream)
+            answer, body = _receive(self._pipe(self._process.stdout))
         except (OSError, EOFError):
             self.is_dead = True
             raise Undecodable("its decoder died or took too long") from None
@@ -97,8 +120,9 @@ class _Decoder:
             late.cancel()
         if "undecodable" in answer:
             raise Undecodable(answer["undecodable"])
-        array = np.frombuffer(samples, answer["dtype"]).reshape(answer["shape"])
-        return Decoded(array, answer["photometric_interpretation"])
+        if "unencodable" in answer:
+            raise Unencodable(answer["unencodable"])
+        return answer, body
 
     def _pipe(self, pipe: IO[bytes] | None) -> IO[bytes]:
         if pipe is None:
@@ -150,18 +174,36 @@ def main(memory: int) -> None:
         _send(out, answer, body)
 
 
-def _answer(question: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], memoryview]:
+def _answer(question: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
     try:
-        found = pixels.decode(
-            stream, Description(**question["description"]), question["syntax"], budget=question["budget"]
-        )
+        return (_recoded if question["target"] else _decoded)(question, stream)
     except Undecodable as reason:
-        return {"undecodable": reason.message}, memoryview(b"")
+        return {"undecodable": reason.message}, b""
+    except Unencodable as reason:
+        return {"unencodable": reason.message}, b""
     except MemoryError:
-        return {"undecodable": "it needs more memory than a decoder may have"}, memoryview(b"")
+        return {"undecodable": "it needs more memory than a decoder may have"}, b""
+
+
+def _decoded(question: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], memoryview]:
+    about = Description(**question["description"])
+    found = pixels.decode(stream, about, question["source"], budget=question["budget"])
     samples = np.ascontiguousarray(found.samples)
     facts = {"dtype": samples.dtype.str, "shape": samples.shape}
     return {**facts, "photometric_interpretation": found.photometric_interpretation}, samples.data.cast("B")
+
+
+def _recoded(question: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], bytes]:
+    about = Description(**question["description"])
+    found = encoders.recode(
+        stream,
+        about,
+        question["source"],
+        question["target"],
+        quality=question["quality"],
+        budget=question["budget"],
+    )
+    return {"photometric_interpretation": found.photometric_interpretation}, found.stream
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ _DESCRIBES_FRAGMENTS = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003})
 _SPACE_PADDED = values.TEXTUAL - {"UI"}
 
 _SHORT_HEAD, _LONG_HEAD, _ITEM_HEAD = Struct("<HH2sH"), Struct("<HH2sHI"), Struct("<HHI")
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_BEGINS = _ITEM_HEAD.pack(0xFFFE, 0xE000, _UNDEFINED)
+UNDEFINED = 0xFFFFFFFF
+_ITEM_BEGINS = _ITEM_HEAD.pack(0xFFFE, 0xE000, UNDEFINED)
 _ITEM_ENDS = _ITEM_HEAD.pack(0xFFFE, 0xE00D, 0)
-_SEQUENCE_ENDS = _ITEM_HEAD.pack(0xFFFE, 0xE0DD, 0)
+SEQUENCE_ENDS = _ITEM_HEAD.pack(0xFFFE, 0xE0DD, 0)
 
 
 class Instance(Protocol):
@@ -53,7 +53,7 @@ class Instance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Replacement:
+class Replacement:
     """An element whose value the transcoder makes: `length` bytes, in `parts`."""
 
     vr: str
@@ -69,14 +69,14 @@ def explicit_le(file: BinaryIO, instance: Instance, *, decode: Decode = pixels.d
     Damaged when the file is not what was stored. A frame that turns out damaged later raises Damaged while iterating:
     the answer must then be cut off, not ended. The file stays open until the iterator ends; closing it is the caller's.
     """
-    buffer, admitted = _walked(file, instance)
+    buffer, admitted = walked(file, instance)
     if admitted.transfer_syntax_uid == EXPLICIT_LE and admitted.meta and admitted.encoding.explicit:
         return _chunks(buffer, 0, admitted.size)
     head = part10.head(instance.sop_class_uid, instance.sop_instance_uid, EXPLICIT_LE, admitted.meta.get(SOURCE_AE, ""))
     source = buffer if admitted.data is None else admitted.data
     if admitted.data is not None:
-        return _gathered([head], _chunks(source, 0, len(admitted.data)))
-    return _gathered([head], _Rewriting(source, admitted, decode).run())
+        return gathered([head], _chunks(source, 0, len(admitted.data)))
+    return gathered([head], Rewriting(source, admitted, decode).run())
 
 
 def native_data_set(
@@ -86,14 +86,15 @@ def native_data_set(
 
     For DIMSE, whose messages carry no file meta information (PS3.7 9.3.1). Raises as `explicit_le`.
     """
-    buffer, admitted = _walked(file, instance)
+    buffer, admitted = walked(file, instance)
     if admitted.data is not None and explicit:
         return _chunks(admitted.data, 0, len(admitted.data))
     source = buffer if admitted.data is None else admitted.data
-    return _gathered([], _Rewriting(source, admitted, decode, explicit=explicit).run())
+    return gathered([], Rewriting(source, admitted, decode, explicit=explicit).run())
 
 
-def _walked(file: BinaryIO, instance: Instance) -> tuple[Bytes, Admitted]:
+def walked(file: BinaryIO, instance: Instance) -> tuple[Bytes, Admitted]:
+    """The bytes of a stored file and its walk, sequences included. Raises Damaged."""
     buffer = _mapped(file)
     try:
         return buffer, admit(buffer, nested=True)
@@ -114,7 +115,7 @@ def _chunks(source: Bytes, offset: int, length: int) -> Iterator[bytes]:
         yield bytes(source[start : min(start + CHUNK, offset + length)])
 
 
-def _gathered(head: list[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
+def gathered(head: list[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The pieces with small ones joined."""
     small, size = head, sum(map(len, head))
     for piece in pieces:
@@ -132,7 +133,7 @@ def _gathered(head: list[bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(small)
 
 
-class _Rewriting:
+class Rewriting:
     """One object being rewritten, element by element, in ascending order."""
 
     def __init__(self, source: Bytes, admitted: Admitted, decode: Decode, *, explicit: bool = True) -> None:
@@ -144,12 +145,12 @@ class _Rewriting:
         self.syntax = SYNTAXES.get(admitted.transfer_syntax_uid)
         self.admitted = admitted
         self.top = Item(admitted.elements, admitted.encoding.little)
-        self.replaced = self._replaced_pixels()
+        self.replaced = self.replaced_pixels()
 
     def run(self) -> Iterator[bytes]:
         yield from self._elements(self.top, Context(), self.replaced)
 
-    def _elements(self, item: Item, outer: Context, replaced: dict[int, _Replacement]) -> Iterator[bytes]:
+    def _elements(self, item: Item, outer: Context, replaced: dict[int, Replacement]) -> Iterator[bytes]:
         context = self.reader.context(item, outer)
         for tag in sorted({*item.elements, *replaced}):
             if tag >> 16 in {0, 2} or tag & 0xFFFF == 0 or (replaced and tag in _DESCRIBES_FRAGMENTS):
@@ -204,23 +205,23 @@ class _Rewriting:
         if not element.items:
             yield self.header(element.tag, "SQ", 0)
             return
-        yield self.header(element.tag, "SQ", _UNDEFINED)
+        yield self.header(element.tag, "SQ", UNDEFINED)
         for item in element.items:
             yield _ITEM_BEGINS
             yield from self._elements(item, context, self._replaced_nested(item))
             yield _ITEM_ENDS
-        yield _SEQUENCE_ENDS
+        yield SEQUENCE_ENDS
 
     def _fragments(self, element: Element) -> Iterator[bytes]:
         """Fragments of an element that is no pixel data: as they are."""
         places = element.fragments or ()
-        yield self.header(element.tag, "OB", _UNDEFINED)
+        yield self.header(element.tag, "OB", UNDEFINED)
         for offset, length in zip(places[::2], places[1::2], strict=True):
-            yield _ITEM_HEAD.pack(0xFFFE, 0xE000, length)
+            yield item_head(length)
             yield from _chunks(self.source, offset, length)
-        yield _SEQUENCE_ENDS
+        yield SEQUENCE_ENDS
 
-    def _replaced_pixels(self) -> dict[int, _Replacement]:
+    def replaced_pixels(self) -> dict[int, Replacement]:
         """The elements that change when the pixel data of the top level is decoded; none for native pixel data."""
         if not self.admitted.encapsulated:
             return {}
@@ -232,7 +233,7 @@ class _Rewriting:
             raise NotAcceptable(f"The object says {declared} frames and holds {table.number_of_frames}.")
         return self._replaced(self.top, table)
 
-    def _replaced_nested(self, item: Item) -> dict[int, _Replacement]:
+    def _replaced_nested(self, item: Item) -> dict[int, Replacement]:
         """The same for an image inside a sequence (an icon), whose frames are compressed as those of the object."""
         element = item.elements.get(PIXEL_DATA)
         if element is None or element.fragments is None:
@@ -243,7 +244,7 @@ class _Rewriting:
         table = FrameTable(1, uid, description, fragments=places, firsts=(0,) if places else ())
         return self._replaced(item, table)
 
-    def _replaced(self, item: Item, table: FrameTable) -> dict[int, _Replacement]:
+    def _replaced(self, item: Item, table: FrameTable) -> dict[int, Replacement]:
         description = table.description
         try:
             first = self._decoded(table, 1)
@@ -258,17 +259,18 @@ class _Rewriting:
         if size + size % 2 > LONGEST:
             raise NotAcceptable("The decoded pixel data is too long for one value; ask for single frames.")
         vr = "OW" if description.bits_allocated > 8 else "OB"
-        made = {PIXEL_DATA: _Replacement(vr, size + size % 2, self._native(table, first, size))}
-        made[PHOTOMETRIC] = _text("CS", first.photometric_interpretation)
+        made = {PIXEL_DATA: Replacement(vr, size + size % 2, self._native(table, first, size))}
+        made[PHOTOMETRIC] = text_of("CS", first.photometric_interpretation)
         if description.samples_per_pixel > 1:
-            made[PLANAR] = _Replacement("US", 2, [b"\0\0"])
+            made[PLANAR] = Replacement("US", 2, [b"\0\0"])
         if _is_surely_lossy(self.syntax) and LOSSY not in item.elements and item is self.top:
-            made[LOSSY] = _text("CS", "01")
+            made[LOSSY] = text_of("CS", "01")
         return made
 
     def _decoded(self, table: FrameTable, number: int) -> pixels.Decoded:
         stream = table.read(number, lambda offset, length: bytes(self.view[offset : offset + length]))
-        return self.decode(stream, table.description, table.transfer_syntax_uid)
+        uid = table.transfer_syntax_uid
+        return self.decode(stream, pixels.untrimmed(table.description, uid), uid)
 
     def _native(self, table: FrameTable, first: pixels.Decoded, size: int) -> Iterator[bytes]:
         """All frames as native bytes, in order, padded to an even length."""
@@ -293,15 +295,21 @@ class _Rewriting:
             yield b"\0"
 
 
+def item_head(length: int) -> bytes:
+    """How an item of so many bytes begins (PS3.5 7.5)."""
+    return _ITEM_HEAD.pack(0xFFFE, 0xE000, length)
+
+
 def _is_surely_lossy(syntax: TransferSyntax | None) -> bool:
     """Whether every image of this syntax has lost something: the processes of JPEG other than the lossless."""
     return syntax is not None and syntax.lossy and syntax.media_type == "image/jpeg"
 
 
-def _text(vr: str, text: str) -> _Replacement:
+def text_of(vr: str, text: str) -> Replacement:
+    """An element of this text, padded to an even length."""
     raw = text.encode("ascii", "replace")
     raw += b" " * (len(raw) % 2)
-    return _Replacement(vr, len(raw), [raw])
+    return Replacement(vr, len(raw), [raw])
 
 
 def _implicit_header(tag: int, _vr: str, length: int) -> bytes:

@@ -124,13 +124,13 @@ def test_d22_the_default_is_explicit_little_endian(http: httpx.Client, store: St
 
 
 def test_a_syntax_that_cannot_be_made_is_406(http: httpx.Client, item: Dataset) -> None:
-    answer = get(http, path(item), f"{MULTIPART}; transfer-syntax=1.2.840.10008.1.2.4.90")
+    answer = get(http, path(item), f"{MULTIPART}; transfer-syntax=1.2.840.10008.1.2.4.112")
     assert answer.status_code == 406
     assert answer.json()["offered"]
 
 
 def test_the_second_best_is_taken_where_the_best_cannot_be_made(http: httpx.Client, item: Dataset) -> None:
-    wanted = f"{MULTIPART}; transfer-syntax=1.2.840.10008.1.2.4.90, application/dicom;q=0.5"
+    wanted = f"{MULTIPART}; transfer-syntax=1.2.840.10008.1.2.4.112, application/dicom;q=0.5"
     assert get(http, path(item), wanted).content == part10(item)
 
 

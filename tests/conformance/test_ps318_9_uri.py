@@ -78,7 +78,7 @@ def test_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], it
         ({"contentType": "image/jpeg", "region": "0,0,1"}, 400),
         ({"contentType": "image/jpeg", "frameNumber": "0"}, 400),
         ({"contentType": "image/jpeg", "frameNumber": "2"}, 404),
-        ({"transferSyntax": "1.2.840.10008.1.2.4.90"}, 406),
+        ({"transferSyntax": "1.2.840.10008.1.2.4.112"}, 406),
         ({"anonymize": "yes"}, 406),
     ],
 )

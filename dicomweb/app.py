@@ -81,6 +81,7 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", f"{ROOT}/studies", qido.search(Level.STUDY), "search"),
     Row("GET", f"{ROOT}/series", qido.search(Level.SERIES), "search"),
     Row("GET", f"{ROOT}/instances", qido.search(Level.INSTANCE), "search"),
+    Row("GET", f"{ROOT}/patients", qido.search(Level.PATIENT), "search"),
     Row("GET", f"{STUDY}/series", qido.search(Level.SERIES), "search"),
     Row("GET", f"{STUDY}/instances", qido.search(Level.INSTANCE), "search"),
     Row("GET", f"{SERIES}/instances", qido.search(Level.INSTANCE), "search"),
@@ -223,7 +224,7 @@ class Verbs:
     async def answer(self, request: Request) -> Response:
         """HEAD mirrors GET; OPTIONS tells what there is (PS3.18 8.9)."""
         row = self.rows.get("GET" if request.method == "HEAD" else request.method)
-        who = None if row is not None and row.permission == PUBLIC else await self.door.who(request)
+        who = await self._who(request, row)
         if request.method == "OPTIONS":
             rows = ROUTES if request.url.path == ROOT else self.rows.values()
             return capabilities.describe(request, self.node.settings, rows, self.allow)
@@ -237,6 +238,17 @@ class Verbs:
             raise
         trail.answered(self.node, request, row.path, row.permission, response)
         return bare(response) if request.method == "HEAD" else response
+
+    async def _who(self, request: Request, row: Row | None) -> Identity | None:
+        """Who asks; nobody is asked on a route for everybody. Raises Unauthorized, Unavailable."""
+        if row is not None and row.permission == PUBLIC:
+            return None
+        try:
+            return await self.door.who(request)
+        except FilmroomError as error:
+            if row is not None:
+                trail.failed(self.node, request, row.path, row.permission, error)
+            raise
 
     async def _admitted(self, who: Identity | None, request: Request, row: Row) -> "Node":
         """The node as whoever asks sees it. Raises Forbidden, NotFound."""

@@ -218,6 +218,8 @@ class Connection:
 
     def _reject(self, request: AssociateRequest, refusal: Refusal) -> None:
         self._reactor.meters.rejected(refusal.word, self.address, request.calling)
+        caller = Source("dimse", request.calling, self.address)
+        self._reactor.node.audit.note(caller, "associate", outcome="refused", detail={"reason": refusal.word})
         self._say(self._protocol.reject(refusal.rejection))
         self._await_close(self.limits.artim)
 

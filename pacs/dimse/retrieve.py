@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from pacs.dimse.operation import Context, Link, Operation
 from pacs.dimse.status import Status
 from pacs.dimse.suboperations import Tally
 from pacs.domain.levels import Level
+from pacs.domain.query import Query
 from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 from pacs.services.outgoing import Candidate, TooMany
 
@@ -56,6 +58,7 @@ class Retrieve(Operation):
         self.tally = Tally(0)
         self.remark = ""
         self._said_at = 0.0
+        self._noted = False  # in the audit trail
 
     # on the reactor's thread
 
@@ -101,6 +104,12 @@ class Retrieve(Operation):
     # on the thread of the retrieval
 
     def _work(self) -> Outcome:
+        outcome = self._attempt()
+        if not self._noted:
+            self._note_nothing(outcome.status)
+        return outcome
+
+    def _attempt(self) -> Outcome:
         try:
             candidates = self._candidates()
             self.tally = Tally(len(candidates))
@@ -120,14 +129,16 @@ class Retrieve(Operation):
 
     def _candidates(self) -> list[Candidate]:
         self.prepare()
-        query = identifier.parse_retrieval(
+        found: list[Candidate] = self.link.node.outgoing.select(self._query())
+        return found
+
+    def _query(self) -> Query:
+        return identifier.parse_retrieval(
             bytes(self._data),
             self.context.transfer_syntax,
             self.models[self.context.abstract_syntax],
             relational="relational" in self.context.options,
         )
-        found: list[Candidate] = self.link.node.outgoing.select(query)
-        return found
 
     def prepare(self) -> None:
         """Look at what the request needs beside its identifier. Raises Impossible."""
@@ -159,9 +170,20 @@ class Retrieve(Operation):
         lost = Counter(one.study_uid for one in candidates if one.sop_instance_uid in failed)
         for (patient_id, study_uid), count in studies.items():
             detail = {"service": self.verb, "instances": count, "failed": lost[study_uid], **self.described()}
+            self._noted = True
+            outcome = "failed" if lost[study_uid] == count else "ok"
             self.link.node.audit.note(
-                self.link.source, "read", patient_id=patient_id, study_uid=study_uid, detail=detail
+                self.link.source, "read", outcome=outcome, patient_id=patient_id, study_uid=study_uid, detail=detail
             )
+
+    def _note_nothing(self, final: Status) -> None:
+        """A retrieval that was refused, failed or found nothing: of what was asked, as far as that can be read."""
+        trail, fields = self.link.node.audit, {}
+        with suppress(FilmroomError):
+            fields = trail.searched(self._query(), ())
+        detail = {**fields.pop("detail", {}), "service": self.verb, "status": f"{final:#06x}", **self.described()}
+        outcome = "ok" if final in {Status.SUCCESS, Status.CANCEL} else "failed"
+        trail.note(self.link.source, "read", outcome=outcome, **fields, detail=detail)
 
     def described(self) -> dict[str, str]:
         """What else the audit trail should say."""

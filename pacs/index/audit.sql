@@ -1,8 +1,10 @@
 -- name: record
 -- One access, in the transaction that it is made of. Nothing ever changes or deletes these rows.
 INSERT INTO audit (at, door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid, detail)
-VALUES (%(at)s, %(door)s, %(actor)s, %(address)s, %(action)s, %(outcome)s, %(patient_id)s, %(study_uid)s,
-        %(series_uid)s, %(sop_instance_uid)s, %(detail)s::jsonb);
+VALUES (%(at)s, %(door)s, %(actor)s, %(address)s, %(action)s, %(outcome)s,
+        coalesce(nullif(%(patient_id)s::text, ''),
+                 (SELECT patient_id FROM study WHERE study_uid = nullif(%(study_uid)s::text, '')), ''),
+        %(study_uid)s, %(series_uid)s, %(sop_instance_uid)s, %(detail)s::jsonb);
 
 -- name: by_index
 -- For the lookups of `add`: a plan made while the tables were empty would read them whole.

@@ -146,7 +146,8 @@ def test_nothing_of_a_study_under_legal_hold_is_deleted_or_replaced(node):
     assert put(node, part10(ct(study))).outcome == "stored"
     node.lifecycle.hold(study, False, SOURCE)
     assert node.lifecycle.delete(Scope(study), SOURCE) == 2
-    assert [row["action"] for row in node.audit.of_study(study)][::-1] == [
+    done = [row for row in node.audit.of_study(study) if row["outcome"] == "ok"]
+    assert [row["action"] for row in done][::-1] == [
         "store", "hold", "store", "lift-hold", "delete", "delete",
     ]  # fmt: skip
     with pytest.raises(NotFound):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from pacs.cli.main import main
 from pacs.domain.levels import Scope
 from pacs.embedded.process import wait_until
 from pacs.errors import Unavailable
@@ -182,9 +183,51 @@ def test_a_process_that_meets_a_newer_schema_says_so_and_ends(empty_database_url
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     env = {"FILMROOM_HOME": str(home), "FILMROOM_CONFIG": "/dev/null", "DATABASE_URL": empty_database_url,
            "REDIS_URL": redis_url, "HTTP_PORT": "0", "WEB_PORT": "0", "DICOM_PORT": "0"}  # fmt: skip
-    for words in (["serve", "web"], ["serve"], ["db", "upgrade"], ["db", "downgrade"], ["verify"], ["backup", "x"]):
+    for words in (["serve", "web"], ["serve"], ["db", "downgrade"], ["backup", "x"]):
         done = subprocess.run(
             [sys.executable, "-m", "pacs", *words], env=env, capture_output=True, text=True, check=False, timeout=60
         )
         assert (done.returncode, "9999, which is newer" in done.stderr) == (1, True), (words, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Type a command against a database; its exit code and what it said on standard error."""
+
+    def run(url, *words):
+        monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("REDIS_URL", "redis://unused")
+        monkeypatch.setenv("FILMROOM_CONFIG", "/dev/null")
+        return main(words), capsys.readouterr().err
+
+    return run
+
+
+def test_a_downgrade_that_would_lose_the_index_asks_to_be_meant(typed, node, settings, filled):
+    for words in (("base",), ("-99",), ("-" + str(len(REVISIONS)),)):
+        code, said = typed(settings.database_url, "db", "downgrade", *words)
+        assert (code, "instances are stored" in said) == (1, True)
+    assert schema.current(settings.database_url) == REVISIONS[-1]
+    assert schema.stored(settings.database_url) >= len(filled)
+
+
+def test_an_empty_database_goes_down_to_base(typed, empty_database_url):
+    schema.upgrade(empty_database_url, REVISIONS[1])
+    assert typed(empty_database_url, "db", "downgrade", "base", "--quiet") == (0, "")
+    assert schema.current(empty_database_url) is None
+
+
+@pytest.mark.parametrize("words", [("upgrade", "nonsense"), ("downgrade", "nonsense"), ("upgrade", "0001")])
+def test_a_revision_that_is_not_there_is_one_sentence(typed, settings, node, filled, words):
+    code, said = typed(settings.database_url, "db", *words)
+    assert schema.current(settings.database_url) == REVISIONS[-1]
+    if words[-1] == "nonsense":
+        assert (code, said.startswith("filmroom: The schema stays as it is: ")) == (1, True)
+        assert said.endswith("see: filmroom db history\n")
+
+
+@pytest.mark.parametrize("words", [("user", "list"), ("verify",), ("demo", "purge")])
+def test_commands_before_the_first_upgrade_name_the_command_that_is_missing(typed, empty_database_url, words):
+    code, said = typed(empty_database_url, *words)
+    assert (code, said.endswith("run: filmroom db upgrade\n")) == (1, True)

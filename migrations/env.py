@@ -11,10 +11,10 @@ import time
 
 from alembic import context
 from sqlalchemy import create_engine, pool, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from pacs.embedded.connect import connected
-from pacs.errors import Unavailable
+from pacs.errors import FilmroomError, Unavailable
 from pacs.settings import load
 
 MIGRATORS_LOCK = 0x46_52_4D_47  # a number for pg_advisory_xact_lock that nothing else here uses
@@ -25,7 +25,10 @@ IN_THE_WAY = {"55P03", "40P01"}  # a lock was not to be had, or only by a deadlo
 
 
 def migrate(database_url: str, attempts: int = ATTEMPTS) -> None:
-    """Run the revisions that the command asks for, all or none of them. Raises Unavailable when tables stay in use."""
+    """Run the revisions that the command asks for, all or none of them.
+
+    Raises Unavailable when tables stay in use, FilmroomError for a revision that fails.
+    """
     dialect = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(dialect, poolclass=pool.NullPool)
     for _ in range(attempts):
@@ -36,14 +39,19 @@ def migrate(database_url: str, attempts: int = ATTEMPTS) -> None:
                 context.configure(connection=connection, target_metadata=None)
                 context.run_migrations()
                 return
-        except OperationalError as error:
+        except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in IN_THE_WAY:
-                raise
+                raise FilmroomError(f"The schema stays as it is: a revision failed ({_said(error)}).") from error
         time.sleep(PAUSE_SECONDS)
     raise Unavailable(
         "The schema was left as it is: its tables are in use all the time (a backup, a long report, another "
         "migration); try again when that is over."
     )
+
+
+def _said(error: DBAPIError) -> str:
+    """The server's first line; the lines below may quote rows."""
+    return getattr(getattr(error.orig, "diag", None), "message_primary", None) or type(error.orig).__name__
 
 
 if "database_url" in context.config.attributes:

@@ -12,7 +12,7 @@ import pytest
 from pacs.cli.main import main
 from pacs.domain.levels import Scope
 from pacs.embedded.process import wait_until
-from pacs.errors import Unavailable
+from pacs.errors import FilmroomError, Unavailable
 from pacs.index import schema
 from tests.services.specimens import ct, part10, put, query
 
@@ -175,6 +175,18 @@ def test_tables_that_stay_in_use_are_one_sentence(below, monkeypatch):
         with pytest.raises(Unavailable, match="in use all the time"):
             schema.upgrade(below)
     assert schema.current(below) == REVISIONS[2]
+
+
+def test_a_revision_that_fails_is_one_sentence_and_changes_nothing(below):
+    with psycopg.connect(below) as connection:
+        connection.execute("CREATE TABLE account (mine integer)")
+    try:
+        with pytest.raises(FilmroomError, match=r"a revision failed \(relation .account. already exists\)"):
+            schema.upgrade(below)
+        assert schema.current(below) == REVISIONS[2]
+    finally:
+        with psycopg.connect(below) as connection:
+            connection.execute("DROP TABLE account")
 
 
 def test_a_process_that_meets_a_newer_schema_says_so_and_ends(empty_database_url, home, redis_url):

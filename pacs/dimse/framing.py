@@ -7,6 +7,8 @@ import os
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 from pacs.dimse.pdu import COMMAND_BIT, LAST_BIT, PDV_HEADER, UNLIMITED_PDU, PduType
 from pacs.errors import Damaged
 from pacs.services.outgoing import Body
@@ -16,7 +18,7 @@ _HEADER = struct.Struct(">BxLLBB")  # of a PDU with one PDV: type, length, item 
 _VECTORS = 1_000  # IOV_MAX is 1,024
 
 
-def pieces(context_id: int, command: bytes, body: Body, max_pdu: int) -> Iterator[bytearray]:
+def pieces(context_id: int, command: bytes, body: Body, max_pdu: int) -> Iterator[memoryview]:
     """The message whose data set is `body`; the command goes with the first piece.
 
     `max_pdu` is what the receiver announced, 0 for no limit. Raises Damaged when the file ends too early: the message
@@ -40,25 +42,26 @@ def _framed_command(context_id: int, command: bytes, room: int) -> bytes:
     return b"".join(parts)
 
 
-def _filled(head: bytes, context_id: int, body: Body, room: int, *, last: bool) -> bytearray:
+def _filled(head: bytes, context_id: int, body: Body, room: int, *, last: bool) -> memoryview:
     """The head, then PDUs around the bytes of the body."""
     number, offset, length = body.file.fileno(), body.offset, body.length
     count = max(-(-length // room), 1)
-    buffer = bytearray(len(head) + length + count * _HEADER.size)
-    buffer[: len(head)] = head
-    view, place, left = memoryview(buffer), len(head), length
+    # not a bytearray, which would be zeroed first: a tenth of the whole work
+    view = np.empty(len(head) + length + count * _HEADER.size, np.uint8).data
+    view[: len(head)] = head
+    place, left = len(head), length
     slots = []
     for _ in range(count):
         part = min(room, left)
         left -= part
         control = LAST_BIT if last and not left else 0
-        _HEADER.pack_into(buffer, place, PduType.DATA, part + 6, part + 2, context_id, control)
+        _HEADER.pack_into(view, place, PduType.DATA, part + 6, part + 2, context_id, control)
         place += _HEADER.size
         slots.append(view[place : place + part])
         place += part
     for start in range(0, count, _VECTORS):
         offset += _read(number, offset, slots[start : start + _VECTORS])
-    return buffer
+    return view
 
 
 def _read(number: int, offset: int, slots: list[memoryview]) -> int:

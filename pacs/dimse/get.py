@@ -53,6 +53,7 @@ class OwnAssociation:
         self._link, self._gone = link, gone
         self._answers: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._in_turn = False
+        self._number = 0
 
     def next_id(self) -> int:
         return self._link.next_id()
@@ -62,16 +63,20 @@ class OwnAssociation:
         if not self._link.turn.acquire(timeout=self._link.limits.response):
             raise Lost("Another request of ours on this association is still unanswered.")
         self._in_turn = True
+        self._number = message_id
         self.has_room.set()
-        self._link.soon(lambda: self._link.ask(message_id, self._answers.put))
 
-    def send(self, data: bytes | bytearray) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         if not self.has_room.wait(self._link.limits.network) or self._gone.is_set():
             raise Lost("The requester does not read.")
         self.has_room.clear()
-        self._link.soon(lambda: self._put(data))
+        number, self._number = self._number, 0
+        self._link.soon(lambda: self._put(number, data))
 
-    def _put(self, data: bytes | bytearray) -> None:
+    def _put(self, number: int, data: bytes | memoryview) -> None:
+        """The first piece of a message brings its number, so that the answer is expected."""
+        if number:
+            self._link.ask(number, self._answers.put)
         if self._link.stream(data):
             self.has_room.set()
 

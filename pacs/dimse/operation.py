@@ -87,7 +87,7 @@ class Link(Protocol):
     def ask(self, message_id: int, answered: Callable[[Command], None]) -> None:
         """`answered` gets the response to a request of ours; without this a response is a breach of the protocol."""
 
-    def stream(self, data: bytes | bytearray) -> bool:
+    def stream(self, data: bytes | memoryview) -> bool:
         """Send a piece of a message of ours; nothing else goes before its answer. False: wait for `Operation.more`."""
 
     def abort(self, why: str) -> None:

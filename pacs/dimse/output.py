@@ -14,7 +14,7 @@ class Output:
         self._sock = sock
         self._kept: deque[memoryview] = deque()
 
-    def put(self, data: bytes | bytearray) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         """Send `data` by one send where nothing waits before it. Raises OSError when the connection is gone."""
         view = memoryview(data)
         if not self._kept:

@@ -149,7 +149,7 @@ class Association:
     def expect(self, message_id: int) -> None:
         """Nothing to do: each association of ours is for one thread, which asks one thing at a time."""
 
-    def send(self, data: bytes | bytearray) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Raises Lost."""
         try:
             self._sock.settimeout(self.patience.network)

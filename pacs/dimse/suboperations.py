@@ -76,7 +76,7 @@ class Channel(Protocol):
     def expect(self, message_id: int) -> None:
         """A request with this number follows. Raises Lost."""
 
-    def send(self, data: bytes | bytearray) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Raises Lost."""
 
     def answer(self, message_id: int) -> Answer:
@@ -102,8 +102,8 @@ class _Parcel(NamedTuple):
     candidate: Candidate
     message_id: int
     body: Body
-    first: bytearray
-    rest: Iterator[bytearray]
+    first: memoryview
+    rest: Iterator[memoryview]
 
 
 class Delivery:

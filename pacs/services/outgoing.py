@@ -75,7 +75,7 @@ class Outgoing:
             rows = connection.execute(statement.text, statement.values, prepare=False).fetchall()
         if len(rows) > MOST:
             raise TooMany(f"The request names more than {MOST} instances; ask for fewer.")
-        return [Candidate(*row) for row in rows]
+        return [Candidate._make(row[: len(Candidate._fields)]) for row in rows]  # the order may add columns
 
     def load(self, candidates: Iterable[Candidate]) -> dict[int, StoredInstance]:
         """The rows of some candidates by pk; one that was deleted is missing. Raises Unavailable."""

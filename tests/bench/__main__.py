@@ -14,11 +14,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tests.bench import stores, web
+from pydicom import dcmread
+
+from tests.bench import retrieves, stores, web
 from tests.bench.material import LARGE, PER_STUDY, SMALL, make
-from tests.bench.servers import STARTERS, Server, installed
+from tests.bench.servers import STARTERS, Server, free_port, installed
 
 ROUNDS = 40
+RETRIEVED = 200
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Bench:
     def __init__(self, folder: Path, scale: float) -> None:
         self.folder, self.scale = folder, scale
         self.rows: dict[str, Row] = {}
+        self.sink_port = free_port()
 
     def note(self, server: Server, work: str, unit: str, figure: float) -> None:
         """Keep a figure and show it."""
@@ -59,8 +63,10 @@ class Bench:
         """All the work on one server."""
         folder = self.folder / name
         folder.mkdir()
-        with STARTERS[name](folder) as server:
+        with STARTERS[name](folder, self.sink_port) as server, retrieves.sink(self.sink_port):
             self._stores(server)
+            if name != "storescp":
+                self._retrieves(server)
             if server.has_web():
                 self._stow(server)
                 self._reads(server)
@@ -76,6 +82,23 @@ class Bench:
                 rate = stores.no_nagle(server, files, associations)
                 work = f"C-STORE, no Nagle, {associations} association{'s' * (associations > 1)}, {size} x {size}"
                 self.note(server, work, "objects/s", rate)
+
+    def _retrieves(self, server: Server) -> None:
+        """Of what was stored last: no more than 200 objects in studies of 50."""
+        for size in (LARGE, SMALL):
+            files = sorted((self.folder / "data" / f"sender{size}-4-{server.name}").glob("*.dcm"))[:RETRIEVED]
+            studies = list(
+                dict.fromkeys(str(dcmread(path, stop_before_pixels=True).StudyInstanceUID) for path in files)
+            )
+            for verb, work in (("C-GET", retrieves.get), ("C-MOVE", retrieves.move)):
+                work(server, studies, len(files))
+                rate = max(work(server, studies, len(files)) for _ in range(3))
+                self.note(server, f"{verb}, {len(files)} objects, {size} x {size}", "objects/s", rate)
+        one = retrieves.keys(QueryRetrieveLevel="STUDY", StudyInstanceUID=studies[0], PatientName="", StudyDate="")
+        every = retrieves.keys(QueryRetrieveLevel="STUDY", StudyInstanceUID="", PatientName="", StudyDate="")
+        for words, identifier in (("1 match", one), ("every study", every)):
+            seconds = [retrieves.find(server, identifier)[0] for _ in range(ROUNDS)]
+            self.note(server, f"C-FIND, {words}, p95", "ms", web.Timing(tuple(seconds)).p95_ms)
 
     def _stow(self, server: Server) -> None:
         client = web.Client(server)

@@ -17,6 +17,7 @@ from pathlib import Path
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 READY_SECONDS = 90
 STOP_SECONDS = 30
+SINK = "SINK"  # the title that C-MOVE sends to, at a port of loopback that the starters are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,15 @@ class Server:
 
 
 @contextmanager
-def filmroom(folder: Path) -> Iterator[Server]:
+def filmroom(folder: Path, sink_port: int = 0) -> Iterator[Server]:
     """The node as an operator starts it, on embedded servers, with a state folder of its own."""
     port, http, web = (free_port() for _ in range(3))
+    peers = folder / "peers.toml"
+    peers.write_text(f'[peers.{SINK}]\nhost = "127.0.0.1"\nport = {sink_port}\n' if sink_port else "")
     environment = os.environ | {
         "FILMROOM_HOME": str(folder / "home"),
         "DICOM_PORT": str(port),
+        "DICOM_PEERS": str(peers),
         "HTTP_PORT": str(http),
         "WEB_PORT": str(web),
         "AI_ENABLED": "false",
@@ -52,7 +56,7 @@ def filmroom(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Server]:
+def orthanc(folder: Path, sink_port: int = 0) -> Iterator[Server]:
     """Orthanc with its DICOMweb plugin and SQLite, as Debian packages it."""
     port, http = free_port(), free_port()
     configuration = {
@@ -66,6 +70,9 @@ def orthanc(folder: Path) -> Iterator[Server]:
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
+        "DicomModalities": {SINK: [SINK, "127.0.0.1", sink_port], "BENCH": ["BENCH", "127.0.0.1", sink_port]},
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(DICOMWEB_PLUGIN)] if DICOMWEB_PLUGIN.exists() else [],
@@ -78,7 +85,7 @@ def orthanc(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def storescp(folder: Path) -> Iterator[Server]:
+def storescp(folder: Path, _sink_port: int = 0) -> Iterator[Server]:
     """DCMTK's storescp, which writes files and keeps no index."""
     port = free_port()
     (folder / "received").mkdir()

@@ -90,16 +90,23 @@ class Oidc:
 
     def _renew(self) -> None:
         """Fetch the keys, unless that has just been tried. Raises Unavailable when there are none to go on with."""
-        with self._lock:
-            now = self._clock()
-            if now - self._tried > REFETCH_SECONDS:
-                self._tried = now
-                try:
-                    self._keys, self._at = list(self._fetch_keys()), now
-                except (OSError, ValueError, TypeError, AttributeError) as error:
-                    log.warning("oidc_keys_not_fetched", exc_info=error)
-            if now - self._at > LAST_RESORT_SECONDS:
-                raise Unavailable("The issuer of the token does not answer; see OIDC_ISSUER.", retry_after=30)
+        if self._lock.acquire(blocking=not self._keys):  # whoever has keys does not wait for others who ask
+            try:
+                self._try()
+            finally:
+                self._lock.release()
+        if self._clock() - self._at > LAST_RESORT_SECONDS:
+            raise Unavailable("The issuer of the token does not answer; see OIDC_ISSUER.", retry_after=30)
+
+    def _try(self) -> None:
+        now = self._clock()
+        if now - self._tried <= REFETCH_SECONDS:
+            return
+        self._tried = now
+        try:
+            self._keys, self._at = list(self._fetch_keys()), now
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            log.warning("oidc_keys_not_fetched", exc_info=error)
 
     def _fetch_keys(self) -> Iterable[tuple[str, str, Any]]:
         document = orjson.loads(self._fetch(self.issuer.rstrip("/") + DISCOVERY))

@@ -4,8 +4,9 @@ What is looked for is narrowed in the one statement of the search; what is named
 everything never comes here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.levels import Level, Scope
@@ -19,6 +20,8 @@ from pacs.services.search import Search
 if TYPE_CHECKING:
     from pacs.node import Node
 
+T = TypeVar("T")
+
 STUDY_UID, OBJECT_UID = (BY_KEYWORD[word].tag for word in ("StudyInstanceUID", "SOPInstanceUID"))
 ABSENT = "Nothing is stored here under this name."
 
@@ -29,9 +32,17 @@ class ScopedSearch:
     def __init__(self, search: Search, visible: Visible) -> None:
         self._search, self._visible = search, visible
 
-    def find(self, query: Query) -> Page:
+    def find(self, query: Query, reader: str = "") -> Page:
         """See Search.find."""
-        return self._search.find(replace(query, visible=self._visible))
+        return self._search.find(replace(query, visible=self._visible), reader)
+
+    def count(self, query: Query) -> int:
+        """See Search.count."""
+        return self._search.count(replace(query, visible=self._visible))
+
+    def rendered(self, render: Callable[[], T]) -> T:
+        """See Search.rendered."""
+        return self._search.rendered(render)
 
     def require(self, *, study_uid: str = "", sop_instance_uid: str = "") -> None:
         """Raise NotFound for a study outside, or for an object of one."""

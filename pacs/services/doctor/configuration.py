@@ -182,8 +182,9 @@ def _guarded(case: Case) -> Iterator[tuple[Path, int]]:
     if not _mode(home) & stat.S_ISVTX:
         yield home, 0o004 | writable if _production(case) else writable
     inside = (case.settings.storage_dir / name for name in ("objects", "conflicts", "quarantine", "tmp"))
-    for folder in (*inside, home / "postgres", home / "valkey", home / "logs", case.settings.run_dir):
+    for folder in (*inside, home / "postgres", home / "valkey", home / "logs"):
         yield folder, readable
+    yield case.settings.run_dir, writable
     yield from ((file, 0o044) for file in env_files(case) if _holds_secret(file))
 
 

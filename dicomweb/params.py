@@ -15,10 +15,12 @@ from urllib.parse import unquote
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from pacs.domain.levels import Level
-from pacs.domain.query import Condition, Query, TagPath
+from pacs.domain.query import Condition, Order, Query, TagPath
 from pacs.errors import BadRequest
 
 LIMIT, OFFSET, FUZZY, INCLUDE = "limit", "offset", "fuzzymatching", "includefield"
+EMPTY, SEVERAL = "emptyvaluematching", "multiplevaluematching"
+ORDER, COUNT = "orderby", "count"  # not of the standard
 _LARGEST = 2**53 - 1
 _COMMA_SEPARATES = frozenset({"UI", "CS", "IS", "DS", "US", "SS", "UL", "SL", "FL", "FD", "DA", "TM", "AT"})
 _NOTHING_SEPARATES = frozenset({"ST", "LT", "UT", "UR"})
@@ -52,19 +54,43 @@ def first(found: Iterable[Pair], name: str) -> str | None:
 
 
 def query(query_string: bytes, level: Level, fixed: Iterable[Condition] = (), *, parents: bool = True) -> Query:
-    """The Query of a search at `level` below what the path fixes. Raises BadRequest (PS3.18 8.3.4.4)."""
+    """The Query of a search at `level` below what the path fixes. Raises BadRequest (PS3.18 8.3.4.4).
+
+    Empty value and multiple value matching are done unless turned off: clients that never heard of these parameters
+    send lists of modalities.
+    """
     found = pairs(query_string)
     fields = [field.strip() for pair in found if pair.name == INCLUDE for field in pair.value().split(",")]
+    several = _boolean(found, SEVERAL, default=True)
     return Query(
         level=level,
-        conditions=(*fixed, *_conditions(found)),
+        conditions=(*fixed, *_conditions(found, several)),
         include=frozenset(path for field in fields if (path := tag_path(field)) is not None),
         include_all="all" in fields,
         fuzzy=_boolean(found, FUZZY),
+        empty_values=_boolean(found, EMPTY, default=True),
+        multiple_values=several,
+        combined=True,
+        order=tuple(_orders(found)),
         limit=_unsigned(found, LIMIT),
         offset=_unsigned(found, OFFSET) or 0,
         parents=parents,
     )
+
+
+def wants_count(query_string: bytes) -> bool:
+    """Whether X-Total-Count is to be exact on every page. Raises BadRequest."""
+    return _boolean(pairs(query_string), COUNT)
+
+
+def _orders(found: list[Pair]) -> Iterator[Order]:
+    """The attributes of `orderby=-StudyDate,PatientName`; a minus turns the order around."""
+    for name in (first(found, ORDER) or "").split(","):
+        if name.strip():
+            path = tag_path(name.strip().removeprefix("-"))
+            if path is None or len(path) > 1:
+                raise BadRequest("orderby must name attributes by keyword or tag, each maybe after a minus.")
+            yield Order(path[0], descending=name.strip().startswith("-"))
 
 
 def tag_path(name: str) -> TagPath | None:
@@ -81,14 +107,14 @@ def _tag(name: str) -> int | None:
     return int(name, 16) if hexadecimal else None
 
 
-def _conditions(found: list[Pair]) -> Iterator[Condition]:
+def _conditions(found: list[Pair], several: bool) -> Iterator[Condition]:
     lists: dict[TagPath, list[str]] = {}
     for pair in found:
         path = tag_path(pair.name)
         if path is None:
             continue
         vr, multiplicity = _vr(path[-1])
-        values = _values(pair, path[-1], vr)
+        values = _values(pair, path[-1], vr, several)
         if vr in _LISTS_WHEN_REPEATED and multiplicity == "1":
             lists.setdefault(path, []).extend(values)
         else:
@@ -96,9 +122,9 @@ def _conditions(found: list[Pair]) -> Iterator[Condition]:
     yield from (Condition(path, tuple(values)) for path, values in lists.items())
 
 
-def _values(pair: Pair, tag: int, vr: str) -> tuple[str, ...]:
+def _values(pair: Pair, tag: int, vr: str, several: bool) -> tuple[str, ...]:
     text = pair.value(plus="+" if vr == _PLUS_IS_A_SIGN or tag == _TIMEZONE else " ")
-    if vr in _NOTHING_SEPARATES:
+    if vr in _NOTHING_SEPARATES or not (several or vr == "UI"):
         return (text,)
     if vr in _COMMA_SEPARATES:
         text = text.replace(",", "\\")
@@ -121,10 +147,10 @@ def _unsigned(found: list[Pair], name: str) -> int | None:
     return min(int(text[:20]), _LARGEST)
 
 
-def _boolean(found: list[Pair], name: str) -> bool:
+def _boolean(found: list[Pair], name: str, default: bool = False) -> bool:
     text = first(found, name)
     if text is None:
-        return False
+        return default
     if text.lower() not in _BOOLEANS:
         raise BadRequest(f"{name} must be true or false.")
     return _BOOLEANS[text.lower()]

@@ -1,6 +1,8 @@
-"""QIDO-RS: six resources, one search (PS3.18 10.6)."""
+"""QIDO-RS: six resources, one search (PS3.18 10.6); and, not of the standard, patients."""
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -28,20 +30,41 @@ NAMES = (STUDY_UID.hex, SERIES_UID.hex, BY_KEYWORD["SOPInstanceUID"].hex)
 TRUNCATED = "There are more results than this server gives at once; ask for the next ones with offset."
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A search, who turns its pages, and whether the number of all matches is wanted."""
+
+    query: Query
+    reader: str
+    count: bool
+
+
 def search(level: Level) -> Callable[["Node", Request], Awaitable[Response]]:
     """The handler that searches at this level below what its path fixes. No match is 200 with an empty list."""
 
     async def handler(node: "Node", request: Request) -> Response:
         """Searches at this level; no match is an empty list."""
         offer = accepted(request, JSON, PLAIN_JSON, nativexml.AS_PARTS)[0].offer
-        query, root = _query(request, level), urls.root(request, node.settings)
-        return await run(lambda: node.search.rendered(query, lambda page: _noted(node, page, query, root, offer)))
+        asked = Asked(_query(request, level), _reader(request), params.wants_count(request.scope["query_string"]))
+        root = urls.root(request, node.settings)
+        return await run(lambda: node.search.rendered(lambda: _noted(node, asked, root, offer)))
 
     return handler
 
 
-def _noted(node: "Node", page: Page, query: Query, root: str, offer: Offer) -> Response:
+def _reader(request: Request) -> str:
+    """Whose pages follow one another: the same client with the same credentials."""
+    told = (request.headers.get(name, "") for name in ("authorization", "cookie", "user-agent"))
+    address = request.client.host if request.client else ""
+    return hashlib.sha256("\0".join((address, *told)).encode()).hexdigest()
+
+
+def _noted(node: "Node", asked: Asked, root: str, offer: Offer) -> Response:
     """The answer, and for the audit trail whom it is about."""
+    query = asked.query
+    page = node.search.find(query, asked.reader)
+    if asked.count:
+        page = replace(page, total=node.search.count(query))
     return trail.about(_answer(page, query, root, offer), **node.audit.searched(query, page.rows))
 
 
@@ -71,6 +94,8 @@ def _fixed(request: Request) -> Scope | None:
 
 def _with_url(row: Row, level: Level, root: str) -> Row:
     """The row with RetrieveURL (0008,1190) of the thing itself, still in ascending order."""
+    if level is Level.PATIENT:  # PS3.18 has no resource of a patient
+        return row
     names = [_value(row, name) for name in NAMES[:level]]
     url = root + path_of(Scope(*names))
     named: Row = {**row, RETRIEVE_URL: {"vr": "UR", "Value": [url]}}
@@ -89,6 +114,8 @@ def _headers(page: Page, query: Query, root: str) -> dict[str, str]:
     if sentences:
         headers["warning"] = ", ".join(f'299 {root}: "{sentence}"' for sentence in sentences)
     at_the_end = not page.truncated and (query.limit is None or len(page.rows) < query.limit)
-    if at_the_end and (page.rows or query.offset == 0):
+    if page.total is not None:
+        headers["x-total-count"] = str(page.total)
+    elif at_the_end and (page.rows or query.offset == 0):
         headers["x-total-count"] = str(query.offset + len(page.rows))
     return headers

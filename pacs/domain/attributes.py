@@ -38,7 +38,10 @@ class Shown(Enum):
 
 @dataclass(frozen=True)
 class Attribute:
-    """One row of the table. `column` is the search column of the level's table; None: it lives in `attrs` only."""
+    """One row of the table. `column` is the search column of the level's table; None: it lives in `attrs` only.
+
+    `also`: levels above that keep the value of their first object as well.
+    """
 
     keyword: str
     level: Level
@@ -46,6 +49,7 @@ class Attribute:
     shown: Shown
     column: str | None = None
     stored: bool = True  # False: computed by the index (counts, modalities, URLs), never read from an object
+    also: tuple[Level, ...] = ()
 
     @cached_property
     def tag(self) -> int:
@@ -141,7 +145,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("ContentLabel", _I, Rule.TEXT, _Q),
     # asked for everywhere, about the instance as kept here
     Attribute("SpecificCharacterSet", _I, Rule.TEXT, _Q),
-    Attribute("TimezoneOffsetFromUTC", _I, Rule.TEXT, _K),
+    Attribute("TimezoneOffsetFromUTC", _I, Rule.TEXT, _K, also=(_T, _S)),
     Attribute("AvailableTransferSyntaxUID", _I, Rule.UID, _Q, "transfer_syntax_uid", stored=False),
 )
 

@@ -103,9 +103,9 @@ def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozens
         else:
             found = values.split(reader.raw(element), vr, decode)
             shown = values.shown(found, vr)
-            attrs[attribute.level][attribute.hex] = (
-                {"vr": vr, "Value": shown} if shown and shown != [None] else {"vr": vr}
-            )
+            kept: Json = {"vr": vr, "Value": shown} if shown and shown != [None] else {"vr": vr}
+            for level in (attribute.level, *attribute.also):
+                attrs[level][attribute.hex] = kept
         texts[attribute.keyword] = found
         if attribute.column is not None and found:
             columns[attribute.level][attribute.column] = normalise(attribute.rule, found)[:COLUMN_MOST]

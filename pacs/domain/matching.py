@@ -10,8 +10,9 @@ A key's values become a `Predicate`, which `matches` applies to the normal forms
   needs each of its groups to match some group of the name. `Doe^*` also finds `Doe`.
 - Fuzzy: every word of the key begins a word of the name, in any order. Keys with wildcards are taken as wildcards.
 - A time of less precision is the whole interval that it names: `2230` is that minute. Ranges include both ends in full.
-  StudyDate and StudyTime are matched one by one, not as one moment (no combined date-time matching).
-- `""` finds what is absent or empty.
+  A date and its time are matched one by one, unless the door asks for combined matching and both are ranges of one form
+  (`pacs/index/moments.py`).
+- `""` finds what is absent or empty, unless the door turns that off.
 """
 
 import re
@@ -33,6 +34,7 @@ __all__ = [
     "Every",
     "Like",
     "Predicate",
+    "Range",
     "Universal",
     "Words",
     "matches",
@@ -80,6 +82,16 @@ class Between:
 
 
 @dataclass(frozen=True, slots=True)
+class Range(Between):
+    """Between the two ends of a range as it was written, one of them maybe open: FIRST or LAST."""
+
+    @property
+    def form(self) -> tuple[bool, bool]:
+        """Which of its ends are given."""
+        return self.low != FIRST, self.high != LAST
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """Each of these begins a word of the values, all groups together."""
 
@@ -103,19 +115,22 @@ class Every:
 Predicate = Universal | Empty | AnyOf | Like | Between | Words | Either | Every
 
 
-def parse(rule: Rule, values: Sequence[str], *, fuzzy: bool = False) -> Predicate:
+def parse(
+    rule: Rule, values: Sequence[str], *, fuzzy: bool = False, empty: bool = True, several: bool = True
+) -> Predicate:
     """What a key asks for. Values are decoded text, already split where the door's syntax splits them.
 
+    Without `empty` two quotation marks are text like any other; without `several` a backslash is, but between UIDs.
     Raises BadRequest for a UID, date, time, range or number that is malformed, and for a key that no rule can match.
     The message never quotes the value.
     """
-    given = [value for text in values for value in _split(rule, normal.storable(text)) if value]
+    given = [value for text in values for value in _split(rule, normal.storable(text), several) if value]
     if not given or any(not value.strip("*") for value in given):
         return Universal()
     form = _fuzzy_name if fuzzy and rule is Rule.NAME else _PARSERS.get(rule)
     if form is None:
         raise BadRequest("A sequence is matched by the keys inside it.")
-    return either([Empty() if value == EMPTY else form(value) for value in given])
+    return either([Empty() if empty and value == EMPTY else form(value) for value in given])
 
 
 def either(options: Sequence[Predicate]) -> Predicate:
@@ -134,11 +149,12 @@ def matches(predicate: Predicate, values: Sequence[str]) -> bool:
     return _EVALUATORS[type(predicate)](predicate, present)
 
 
-def _split(rule: Rule, text: str) -> list[str]:
+def _split(rule: Rule, text: str, several: bool) -> list[str]:
     """The values in one text: a backslash separates except in narrative text, a comma too between UIDs."""
     if rule is Rule.UID:
         text = text.replace(",", SEPARATOR)
-    pieces = [text] if rule is Rule.NARRATIVE else text.split(SEPARATOR)
+    whole = rule is Rule.NARRATIVE or not (several or rule is Rule.UID)
+    pieces = [text] if whole else text.split(SEPARATOR)
     return [piece.strip(normal.PADDING) for piece in pieces]
 
 
@@ -213,7 +229,7 @@ def _range_or_value(text: str, interval: Callable[[str], Interval | None], messa
         if low and high and (low, high) != (FIRST, LAST):
             if low > high:
                 raise BadRequest("A range key must begin before it ends.")
-            return Between(low, high)
+            return Range(low, high)
     raise BadRequest(message)
 
 
@@ -333,6 +349,7 @@ _EVALUATORS: Mapping[type, Callable[[Any, Sequence[str]], bool]] = {
     AnyOf: _any_of,
     Like: _like,
     Between: _between,
+    Range: _between,
     Words: _words,
     Either: lambda predicate, values: any(matches(option, values) for option in predicate.options),
     Every: lambda predicate, values: all(matches(part, values) for part in predicate.parts),

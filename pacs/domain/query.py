@@ -20,6 +20,14 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """An attribute by which answers are sorted before the order of their level decides."""
+
+    tag: int
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What is looked for at one level; conditions are joined by AND, values of one condition by OR."""
 
@@ -28,6 +36,10 @@ class Query:
     include: frozenset[TagPath] = frozenset()
     include_all: bool = False
     fuzzy: bool = False
+    empty_values: bool = True  # a key of two quotation marks finds what is absent or empty (PS3.4 C.2.2.2.7)
+    multiple_values: bool = True  # a key of several values finds what has any of them (C.2.2.2.8)
+    combined: bool = False  # ranges of a date and of its time are one interval (C.2.2.2.5)
+    order: tuple[Order, ...] = ()
     limit: int | None = None
     offset: int = 0
     parents: bool = True  # answers carry the attributes of the levels above
@@ -39,9 +51,11 @@ class Query:
 class Page:
     """Rows in DICOM JSON form, in the index's stable order.
 
-    `truncated` says that the server's own maximum cut the list; `warnings` are sentences for Warning headers.
+    `truncated` says that the server's own maximum cut the list; `warnings` are sentences for Warning headers. `total`
+    is the number of all matches, where it was asked for.
     """
 
     rows: tuple[dict[str, dict[str, object]], ...]
     truncated: bool = False
     warnings: tuple[str, ...] = field(default=())
+    total: int | None = None

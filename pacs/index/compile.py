@@ -8,7 +8,7 @@ the same one. Results that are hidden (rejected or superseded, ai.md) do not exi
 they are neither found nor counted, nor is a series or study that holds nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
 from pacs.domain.query import Condition, Query
 from pacs.index.computed import SHOWN, SHOWN_IN_LISTS, computed
 from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
+from pacs.index.moments import TIMEZONE, Moment, moment_test, offset, paired
+from pacs.index.orders import NARROW, WIDE, asked, beyond, order_by
 from pacs.index.visible import visible_test
 
 TABLES: Mapping[Level, str] = {
@@ -44,26 +46,6 @@ LISTED = frozenset(
     }
 )
 CHARACTER_SET = BY_KEYWORD["SpecificCharacterSet"].tag  # says how a request is written, is never matched
-TIMEZONE = BY_KEYWORD["TimezoneOffsetFromUTC"].tag
-TIMEZONE_IGNORED = "TimezoneOffsetFromUTC does not shift dates and times here; they match as they are stored."
-
-# --- orders ---------------------------------------------------------------------------------------------------------
-
-_NUMBER_FORM = "substring({} from '^-?[0-9]{{1,9}}')::integer"
-_SERIES_NUMBER = SQL(_NUMBER_FORM).format(SQL("s.series_number"))
-_INSTANCE_NUMBER = SQL(_NUMBER_FORM).format(SQL("i.instance_number"))
-# over the whole archive in the order of arrival, within one study or series in that of the numbers
-_WIDE: Mapping[Level, Composable] = {
-    Level.PATIENT: SQL("p.patient_name, p.pk"),
-    Level.STUDY: SQL("t.study_date DESC, t.study_time DESC, t.pk DESC"),
-    Level.SERIES: SQL("s.pk"),
-    Level.INSTANCE: SQL("i.pk"),
-}
-_NARROW: Mapping[Level, Composable] = {
-    **_WIDE,
-    Level.SERIES: SQL("{}, s.pk").format(_SERIES_NUMBER),
-    Level.INSTANCE: SQL("{}, s.pk, {}, i.pk").format(_SERIES_NUMBER, _INSTANCE_NUMBER),
-}
 _SOURCES: Mapping[Level, Composable] = {
     Level.PATIENT: SQL("patient AS p"),
     Level.STUDY: SQL("study AS t"),
@@ -77,13 +59,14 @@ class Statement:
     """A statement with its values. Its rows are the outputs.
 
     `steady`: one plan serves all values, so that the server may keep it. Lists that ranges and patterns narrow want a
-    plan for their own values each time.
+    plan for their own values each time. `keys`: how many columns behind the outputs say where the row stands.
     """
 
     text: Composed
     values: dict[str, Any]
     warnings: tuple[str, ...]
     steady: bool
+    keys: int
 
 
 @dataclass(slots=True)
@@ -92,38 +75,54 @@ class _Criteria:
 
     columns: list[tuple[Attribute, Predicate]] = field(default_factory=list)
     json: dict[Level, Keys] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def levels(self) -> Iterable[Level]:
-        return {attribute.level for attribute, _ in self.columns} | set(self.json)
+        at = {attribute.level for attribute, _ in self.columns} | set(self.json)
+        return at | {moment.level for moment in self.moments}
 
 
-def compile_query(query: Query, outputs: Composable, *, limit: int, joins: Composable | None = None) -> Statement:
+def compile_query(
+    query: Query, outputs: Composable, *, limit: int, joins: Composable | None = None, after: Sequence[Any] = ()
+) -> Statement:
     """The statement that answers a query with these outputs, a list over p, t, s and i, `limit` rows at most.
 
-    Raises BadRequest for a key whose value is malformed (`pacs.domain.matching.parse`).
+    Behind the outputs stand the keys of the order; `after` are those of the row to go on behind, in place of the
+    query's offset. Raises BadRequest for a key whose value is malformed (`pacs.domain.matching.parse`).
     """
     criteria = _criteria(query)
     parameters = Parameters()
     level = query.level
     where = _where(parameters, criteria, query)
-    order = (_NARROW if _names(criteria, UIDS) else _WIDE)[level]
+    keys = (*asked(query, ALIASES), *(NARROW if _names(criteria, UIDS) else WIDE)[level])
+    if after:
+        where = conjunction([where, beyond(parameters, keys, after)])
+    skipped = 0 if after else query.offset
     text = SQL(
-        "SELECT {outputs} FROM (SELECT {alias}.pk AS page_pk FROM {source} WHERE {where} ORDER BY {order} "
+        "SELECT {outputs}, {keys} FROM (SELECT {alias}.pk AS page_pk FROM {source} WHERE {where} ORDER BY {order} "
         "LIMIT {limit} OFFSET {offset}) AS page JOIN {source} ON {alias}.pk = page.page_pk {joins} ORDER BY {order}"
     ).format(
         outputs=outputs,
+        keys=SQL(", ").join(key.sql for key in keys),
         alias=SQL(ALIASES[level]),
         source=_SOURCES[level],
         where=where,
-        order=order,
+        order=order_by(keys),
         limit=Literal(limit),
-        offset=Literal(query.offset),
+        offset=Literal(skipped),
         joins=joins or SQL(""),
     )
-    return Statement(
-        text, parameters.values, tuple(dict.fromkeys(criteria.warnings)), _is_steady(criteria, query.offset)
-    )
+    steady = not skipped and _is_steady(criteria)
+    return Statement(text, parameters.values, tuple(dict.fromkeys(criteria.warnings)), steady, len(keys))
+
+
+def compile_count(query: Query) -> Statement:
+    """The statement that counts all matches of a query, whatever its page. Raises BadRequest as above."""
+    criteria, parameters = _criteria(query), Parameters()
+    where = _where(parameters, criteria, query)
+    text = SQL("SELECT count(*) FROM {} WHERE {}").format(_SOURCES[query.level], where)
+    return Statement(text, parameters.values, (), steady=False, keys=0)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -131,26 +130,29 @@ def compile_query(query: Query, outputs: Composable, *, limit: int, joins: Compo
 
 def _criteria(query: Query) -> _Criteria:
     criteria = _Criteria()
+    minutes = None
     for condition in query.conditions:
         if not any(value.strip("* ") for value in condition.values):
             continue
         attribute = BY_TAG.get(condition.path[0])
-        if condition.path == (TIMEZONE,):
-            criteria.warnings.append(TIMEZONE_IGNORED)
-        elif condition.path != (CHARACTER_SET,) and not (
-            attribute and _take(criteria, attribute, condition, query.fuzzy)
-        ):
+        if condition.path == (TIMEZONE.tag,):
+            minutes = offset(condition.values[0])
+        elif condition.path != (CHARACTER_SET,) and not (attribute and _take(criteria, attribute, condition, query)):
             criteria.warnings.append(f"{_name(condition)} is not a key of this index and was ignored.")
+    if minutes is not None or query.combined:
+        criteria.columns, criteria.moments = paired(criteria.columns, minutes, query.combined)
     return criteria
 
 
-def _take(criteria: _Criteria, attribute: Attribute, condition: Condition, fuzzy: bool) -> bool:
+def _take(criteria: _Criteria, attribute: Attribute, condition: Condition, query: Query) -> bool:
     """Add a condition to the criteria; False when the index cannot match it."""
     nested = len(condition.path) > 1
     rule = rule_of(condition.path[-1])
     if rule is None or nested != (attribute.rule is Rule.SEQUENCE):
         return False
-    predicate = parse(rule, condition.values, fuzzy=fuzzy)
+    predicate = parse(
+        rule, condition.values, fuzzy=query.fuzzy, empty=query.empty_values, several=query.multiple_values
+    )
     if isinstance(predicate, Universal):
         return True
     if attribute.column is not None:
@@ -179,12 +181,10 @@ def _names(criteria: _Criteria, columns: frozenset[str]) -> bool:
     )
 
 
-def _is_steady(criteria: _Criteria, offset: int) -> bool:
+def _is_steady(criteria: _Criteria) -> bool:
     """Whether the keys are none, or such that few rows answer each."""
-    return (
-        not offset
-        and not criteria.json
-        and all(attribute.column in FEW and isinstance(predicate, AnyOf) for attribute, predicate in criteria.columns)
+    return not (criteria.json or criteria.moments) and all(
+        attribute.column in FEW and isinstance(predicate, AnyOf) for attribute, predicate in criteria.columns
     )
 
 
@@ -213,7 +213,8 @@ def _tests(parameters: Parameters, criteria: _Criteria, level: Level, query: Que
     if level in criteria.json:
         attributes = SQL("{}.attrs").format(SQL(attributes_of(level, query.level)))
         tests.append(keys_test(parameters, criteria.json[level], attributes))
-    return tests
+    moments = [moment for moment in criteria.moments if moment.level is level]
+    return tests + [moment_test(parameters, moment, attributes_of(level, query.level)) for moment in moments]
 
 
 def attributes_of(level: Level, asked: Level) -> str:

@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Composable
 from pacs.domain.attributes import ATTRIBUTES, BY_KEYWORD, BY_TAG, Attribute, Rule, Shown
 from pacs.domain.levels import Level
 from pacs.domain.query import Query
-from pacs.index.compile import attributes_of, compile_query
+from pacs.index.compile import ALIASES, attributes_of, compile_count, compile_query
 from pacs.index.computed import computed
 
 Element = dict[str, Any]
@@ -51,18 +51,36 @@ class Field:
     take: Callable[[Sequence[Any]], Element | None]
 
 
-def find(connection: Connection[Any], query: Query, *, limit: int) -> tuple[list[Row], tuple[str, ...]]:
-    """Up to `limit` rows of a query and its warnings, in one statement. Rows may share elements: do not change them.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows, which may share elements: do not change them. `last`: where the last one stands in the order."""
+
+    rows: list[Row]
+    warnings: tuple[str, ...]
+    last: tuple[Any, ...]
+
+
+def find(connection: Connection[Any], query: Query, *, limit: int, after: Sequence[Any] = ()) -> Found:
+    """Up to `limit` rows of a query, in one statement, those behind `after` where it is given.
 
     Raises BadRequest for a malformed key.
     """
     plan = _plan(query.level, _asked(query), query.include_all, query.parents, query.show_hidden)
-    statement = compile_query(query, plan.outputs, limit=limit, joins=_DERIVED if plan.unknown else None)
+    joins = _DERIVED if plan.unknown else None
+    statement = compile_query(query, plan.outputs, limit=limit, joins=joins, after=after)
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(statement.text, statement.values, prepare=statement.steady)
         with collector_paused():
-            rows = [plan.row(list(found)) for found in cursor]
-    return rows, statement.warnings
+            found = cursor.fetchall()
+            last = found[-1][-statement.keys :] if found else ()
+            return Found([plan.row(list(columns)) for columns in found], statement.warnings, last)
+
+
+def count(connection: Connection[Any], query: Query) -> int:
+    """How many rows a query has on all its pages. Raises BadRequest."""
+    statement = compile_count(query)
+    row = connection.execute(statement.text, statement.values, prepare=False).fetchone()
+    return int(row[0]) if row else 0
 
 
 @lru_cache(_PARENTS)  # rows of one parent come one after another
@@ -124,7 +142,7 @@ class _Plan:
         return row
 
     def _is_shown(self, attribute: Attribute) -> bool:
-        if attribute.level > self._level:
+        if self._level not in attribute.also and attribute.level > self._level:
             return False
         above = (
             max(attribute.level, Level.STUDY) < self._level
@@ -140,7 +158,8 @@ class _Plan:
             expression = computed(attribute, self._level, show_hidden=self._show_hidden)
             take = _counted if attribute.rule is Rule.NUMBER else _listed
             return Field(attribute.hex, take(attribute, self._output(expression)))
-        alias = attributes_of(attribute.level, self._level)
+        own = self._level in attribute.also
+        alias = ALIASES[self._level] if own else attributes_of(attribute.level, self._level)
         place = self._output(SQL("{}.attrs::text").format(SQL(alias)))
         self._kept.add(place)
         return Field(attribute.hex, _kept(attribute, place))

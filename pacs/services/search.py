@@ -1,6 +1,7 @@
 """Searching: C-FIND, QIDO and the console ask here (PS3.4 C.4.1, PS3.18 10.6)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -9,7 +10,8 @@ from psycopg_pool import ConnectionPool
 from pacs.domain.query import Page, Query
 from pacs.errors import Unavailable
 from pacs.index import read
-from pacs.index.pool import reading
+from pacs.index.pool import Connection, reading
+from pacs.services.bookmarks import Bookmarks
 
 T = TypeVar("T")
 
@@ -23,27 +25,39 @@ class Search:
 
     def __init__(self, pool: ConnectionPool[Any]) -> None:
         self._pool = pool
+        self._bookmarks = Bookmarks()
 
-    def find(self, query: Query) -> Page:
+    def find(self, query: Query, reader: str = "") -> Page:
         """A page of rows in the stable order of the level, `MOST_ROWS` at most; `truncated` when that cut the list.
 
         Studies come newest first; series and instances of one named parent by number, else in order of arrival;
-        patients by name. Raises BadRequest for a malformed key and Unavailable when the database is away or slow.
+        patients by name. For a `reader` who is named, a page goes on behind the last row of the page before it, so that
+        paging stays exact while objects arrive and go. Raises BadRequest for a malformed key and Unavailable when the
+        database is away or slow.
         """
         limited = query.limit is not None and query.limit <= MOST_ROWS
         limit = query.limit if limited and query.limit is not None else MOST_ROWS + 1
-        rows, warnings = self._rows(query, limit)
-        return Page(tuple(rows[:MOST_ROWS]), truncated=len(rows) > MOST_ROWS, warnings=warnings)
+        list_ = replace(query, limit=None, offset=0)
+        after = self._bookmarks.find(reader, list_, query.offset) if reader and query.offset else ()
+        found = self._read(lambda connection: read.find(connection, query, limit=limit, after=after))
+        truncated = len(found.rows) > MOST_ROWS
+        if reader and found.rows and not truncated:
+            self._bookmarks.put(reader, list_, query.offset + len(found.rows), found.last)
+        return Page(tuple(found.rows[:MOST_ROWS]), truncated=truncated, warnings=found.warnings)
 
-    def rendered(self, query: Query, render: Callable[[Page], T]) -> T:
-        """What `render` makes of the page that `find` gives. No garbage is looked for until the page is gone."""
+    def count(self, query: Query) -> int:
+        """How many rows a query has, on all its pages. Raises BadRequest and Unavailable."""
+        return self._read(lambda connection: read.count(connection, query))
+
+    def rendered(self, render: Callable[[], T]) -> T:
+        """What `render` makes of pages it finds. No garbage is looked for until they are gone."""
         with read.collector_paused():
-            return render(self.find(query))
+            return render()
 
-    def _rows(self, query: Query, limit: int) -> tuple[list[read.Row], tuple[str, ...]]:
+    def _read(self, work: Callable[[Connection], T]) -> T:
         try:
             with reading(self._pool, PATIENCE) as connection:
-                return read.find(connection, query, limit=limit)
+                return work(connection)
         except psycopg.errors.QueryCanceled as error:
             raise Unavailable("The search took too long; narrow it by date, patient or study.") from error
         except psycopg.OperationalError as error:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pacs.domain.attributes import Rule
 from pacs.domain.matching import (
     AnyOf,
-    Between,
     Like,
     Predicate,
+    Range,
     Universal,
     matches,
     normal_values,
@@ -207,7 +207,7 @@ def test_ranges_include_their_ends_and_may_be_open() -> None:
     assert found(Rule.DATE, "-20200101", "00010101")
     assert not found(Rule.DATE, "-20200101")
     assert not found(Rule.DATE, "20200101-", "unknown")
-    assert parse(Rule.DATE, (" 20200101 - 20200131 ",)) == Between("20200101", "20200131")
+    assert parse(Rule.DATE, (" 20200101 - 20200131 ",)) == Range("20200101", "20200131")
 
 
 def test_a_time_names_its_whole_interval() -> None:

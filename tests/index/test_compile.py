@@ -11,8 +11,9 @@ from pydicom.datadict import tag_for_keyword
 from pacs.domain.attributes import ATTRIBUTES, Rule
 from pacs.domain.levels import Level
 from pacs.domain.query import Condition, Query
-from pacs.index.compile import CHARACTER_SET, LISTED, TIMEZONE, compile_query
+from pacs.index.compile import CHARACTER_SET, LISTED, compile_query
 from pacs.index.computed import computed
+from pacs.index.moments import TIMEZONE
 
 STUDIES = 3000
 VALUES = {Rule.UID: "1.2", Rule.DATE: "20200101", Rule.TIME: "10", Rule.NUMBER: "1"}
@@ -98,7 +99,7 @@ def test_the_keys_people_use_find_an_index(
 def test_values_never_stand_in_the_text(connection: psycopg.Connection[Any]) -> None:
     nasty = "'; DROP TABLE study; --%s%(p0)s{}\\"
     for attribute in ATTRIBUTES:
-        if attribute.rule in (*WILD, Rule.EXACT) and attribute.tag not in (CHARACTER_SET, TIMEZONE):
+        if attribute.rule in (*WILD, Rule.EXACT) and attribute.tag not in (CHARACTER_SET, TIMEZONE.tag):
             asked = Query(attribute.level, (Condition((attribute.tag,), (nasty,)),))
             statement = compile_query(asked, SQL("1"), limit=1)
             assert "DROP TABLE" not in statement.text.as_string(connection)
@@ -119,6 +120,8 @@ def test_every_listed_column_has_its_index(connection: psycopg.Connection[Any]) 
 @pytest.mark.parametrize("level", list(Level))
 def test_every_attribute_can_be_a_key_at_every_level(connection: psycopg.Connection[Any], level: Level) -> None:
     for attribute in ATTRIBUTES:
+        if attribute is TIMEZONE:
+            continue  # says how others are read
         value = VALUES.get(attribute.rule, "a")
         forms = [value, f'{value}\\""', *([f"{value}*"] if attribute.rule in WILD else [])]
         for form in [] if attribute.rule is Rule.SEQUENCE else forms:

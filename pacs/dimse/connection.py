@@ -381,7 +381,7 @@ class Connection:
     def ask(self, message_id: int, answered: Callable[[Command], None]) -> None:
         self._asked[message_id] = answered
 
-    def stream(self, data: bytes | bytearray) -> bool:
+    def stream(self, data: bytes | memoryview) -> bool:
         if self._protocol.state in _TALKING:
             self._streaming = True
             self._say(data)
@@ -418,7 +418,7 @@ class Connection:
 
     # sending
 
-    def _say(self, data: bytes | bytearray) -> None:
+    def _say(self, data: bytes | memoryview) -> None:
         try:
             self._output.put(data)
         except OSError:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pacs import node as nodes
 from pacs.cli.progress import Progress
+from pacs.cli.who import local_user
 from pacs.services.backup_manifest import named
 from pacs.settings import Settings
 
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     node = nodes.build(settings, component="backup")
     try:
         report = node.backup.run(args.folder, partial(Progress, quiet=args.json))
+        node.audit.note(local_user(), "backup", detail={"folder": report.folder, "instances": report.instances})
     finally:
         node.close()
     if args.json:

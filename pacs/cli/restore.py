@@ -11,6 +11,7 @@ from pathlib import Path
 from pacs import node as nodes
 from pacs.cli import verify
 from pacs.cli.progress import Progress
+from pacs.cli.who import local_user
 from pacs.services.backup_manifest import named
 from pacs.services.wholeness import Meter
 from pacs.settings import Settings
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if args.damaged:
             return _mend(args, node, meter)
         report = node.restore.run(args.folder, meter)
+        node.audit.note(local_user(), "restore", detail={"folder": report.folder, "objects": report.objects})
         found = node.wholeness.check(meter)
     finally:
         node.close()
@@ -62,6 +64,7 @@ def _mend(args: argparse.Namespace, node: nodes.Node, meter: Meter) -> int:
     faults = [*found.missing, *found.changed]
     absent = node.restore.mend(args.folder, faults, node.store, node.findings, meter)
     mended = len(faults) - len(absent)
+    node.audit.note(local_user(), "restore", detail={"folder": str(args.folder.absolute()), "objects": mended})
     print(json.dumps({"mended": mended, "absent": absent}) if args.json else f"{mended} objects put back.")
     if absent:
         print(f"{len(absent)} are not whole in this backup either: {named(absent)}.", file=sys.stderr)

@@ -6,6 +6,7 @@ sets within a cap. It answers where things lie and never reads values beyond the
 
 import mmap
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacs.domain import structure
@@ -90,18 +91,28 @@ class Admitted:
         return pixels is not None and pixels.fragments is not None
 
 
-def admit(buffer: Bytes, *, raw_syntax: str | None = None, limits: Limits = LIMITS, nested: bool = False) -> Admitted:
+def admit(
+    buffer: Bytes,
+    *,
+    raw_syntax: str | None = None,
+    limits: Limits = LIMITS,
+    nested: bool = False,
+    before_inflating: Callable[[], object] = bool,
+) -> Admitted:
     """Walks the object in `buffer` once and answers where its elements lie.
 
     `raw_syntax`: the transfer syntax of a bare data set (no preamble, no file meta information); None reads a
     Part 10 file and guesses where its beginning is missing. `nested`: keep the elements inside sequences too.
+    `before_inflating` is called when the data set is a deflated one, which may take much more memory than its bytes.
     Raises Inadmissible and nothing else, whatever the bytes.
     """
     with memoryview(buffer) as view, view.cast("B") as data:
-        return _admit(data, raw_syntax, limits, nested)
+        return _admit(data, raw_syntax, limits, nested, before_inflating)
 
 
-def _admit(data: memoryview, raw_syntax: str | None, limits: Limits, nested: bool) -> Admitted:
+def _admit(
+    data: memoryview, raw_syntax: str | None, limits: Limits, nested: bool, before_inflating: Callable[[], object]
+) -> Admitted:
     warnings: dict[str, None] = {}
     meta: dict[int, str] = {}
     offset = 0
@@ -111,6 +122,7 @@ def _admit(data: memoryview, raw_syntax: str | None, limits: Limits, nested: boo
     uid = raw_syntax or meta.get(TRANSFER_SYNTAX, "")
     size = len(data)
     if uid == DEFLATED_LE:
+        before_inflating()
         inflated = _inflate(data[offset:], limits, warnings)
         with memoryview(inflated) as view:
             elements = _walk(Walk(view, nested=nested, limits=limits), 0, EXPLICIT_LITTLE, warnings)
@@ -214,10 +226,21 @@ def _fits(data: memoryview, offset: int, encoding: Encoding) -> bool:
 
 
 def _inflate(data: memoryview, limits: Limits, warnings: dict[str, None]) -> bytes:
-    """The inflated data set (PS3.5 A.5, RFC 1951), within the limits on size and ratio."""
+    """The inflated data set (PS3.5 A.5, RFC 1951), within the limits on size and ratio.
+
+    Its size is found out first, in flat memory: a bomb is refused before it takes any, and the rest takes what it
+    needs once and gives it back whole.
+    """
     cap = min(limits.inflated, max(limits.inflated_freely, limits.ratio * len(data)))
+    size, used = _measure(data, cap)
+    if len(data) - used > 8:  # a pad byte, or the trailer of a gzip library
+        warnings[AFTER_DEFLATE] = None
+    return zlib.decompress(data[:used], -zlib.MAX_WBITS, max(size, 1))
+
+
+def _measure(data: memoryview, cap: int) -> tuple[int, int]:
+    """Bytes that come out, `cap` at most, and bytes that go in. Raises Inadmissible."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    parts: list[bytes] = []
     total, pos = 0, 0
     pending: bytes | memoryview = b""
     try:
@@ -232,9 +255,6 @@ def _inflate(data: memoryview, limits: Limits, warnings: dict[str, None]) -> byt
             total += len(part)
             if total > cap:
                 raise Inadmissible(f"the deflated data set inflates to more than {cap} bytes")
-            parts.append(part)
     except zlib.error:
         raise Inadmissible("the deflated data set is damaged") from None
-    if len(engine.unused_data) + len(data) - pos > 8:  # a pad byte, or the trailer of a gzip library
-        warnings[AFTER_DEFLATE] = None
-    return b"".join(parts)
+    return total, pos - len(engine.unused_data)

@@ -7,6 +7,7 @@ file and folder side by side with the commit of its row, shared with whoever els
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from weakref import WeakSet
 
 import structlog
@@ -66,6 +67,7 @@ class Ingest:
         self._aside_lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
+        self._inflating = threading.Lock()  # deflated objects are looked at one by one: each may inflate to much
         self._unsettled: set[str] = set()
         self._under_way: set[Future[Stored]] = set()
         self._begun: WeakSet[Incoming] = WeakSet()
@@ -205,13 +207,16 @@ class Ingest:
         return Pending(incoming, found, file, item, draft, warnings, self.conclude, answer)
 
     def _read(self, incoming: Incoming) -> tuple[Admitted, Header]:
-        with incoming.draft.view() as view:
+        with incoming.draft.view() as view, ExitStack() as held:
             try:
-                admitted = admission.admit(view)
+                admitted = admission.admit(view, before_inflating=lambda: held.enter_context(self._inflating))
             except admission.Inadmissible as error:
                 message = f"The object cannot be read: {error.message}."
                 raise self.refusal(incoming.source, incoming.expected, Reason.UNREADABLE, message, wait=True) from None
-            return admitted, header.extract(admitted, view, door=incoming.source.door)
+            found = header.extract(admitted, view, door=incoming.source.door)
+            if admitted.data is not None:
+                admitted.data = b""  # all that is needed of it is in the header now, and it may be large
+            return admitted, found
 
     def _filed(self, incoming: Incoming, admitted: Admitted, found: Header) -> tuple[Draft, int]:
         """The file to keep, and where its data set begins: as received, unless its head is missing or wrong."""

@@ -288,3 +288,22 @@ def test_a_million_zero_elements_are_not_looked_at_again_and_again() -> None:
     with pytest.raises(Inadmissible):
         admit(file(bytes(8 << 20) + b"x"))
     assert time.monotonic() - began < 20  # quadratic work would take hours
+
+
+def test_an_inflated_data_set_takes_its_memory_once() -> None:
+    size = 32 << 20
+    raw = deflated(UID + long(0x7FE00010, b"OB", size, bytes(size)))
+    tracemalloc.start()
+    admitted = admit(raw)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert admitted.data is not None
+    assert peak < size + (8 << 20)
+
+
+def test_whoever_admits_is_told_before_anything_is_inflated() -> None:
+    told: list[str] = []
+    admit(bytes(128) + b"DICM" + short(0x00020010, b"UI", b"1.2.840.10008.1.2.1\0") + UID, before_inflating=told.clear)
+    with pytest.raises(Inadmissible):
+        admit(deflated(UID)[:-3], before_inflating=lambda: told.append("now"))
+    assert told == ["now"]

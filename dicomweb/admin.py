@@ -58,10 +58,10 @@ async def audit(node: "Node", request: Request) -> Response:
     since, until = time_of(request, "from"), time_of(request, "to", end=True)
     call = partial(node.audit.find, **wanted, since=since, until=until, before=after or None, limit=limit)
     found = await in_thread(call)
-    about = {"patient_id": wanted["patient"] or "", "study_uid": wanted["study"] or ""}
-    asked = [name for name in ("patient", "study", "user", "from", "to") if request.query_params.get(name)]
-    response = listing(found, more=len(found) == limit)
-    return trail.about(response, **about, listed=(), detail={"asked": asked})
+    names = ("patient", "study", "user", "from", "to")
+    asked = {name: value for name in names if (value := request.query_params.get(name))}
+    # whoever reads the trail has not seen the patient: in the detail it is not found by patient
+    return trail.about(listing(found, more=len(found) == limit), listed=(), detail={"asked": asked})
 
 
 async def models(node: "Node", _request: Request) -> Response:

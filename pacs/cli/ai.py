@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs import node as nodes
+from pacs.cli.who import local_user
 from pacs.domain.jobs import PRIORITIES, State
 from pacs.errors import BadRequest, Unavailable
 from pacs.node import Node
@@ -70,6 +71,7 @@ def _switch(node: Node, args: argparse.Namespace) -> int:
 
 
 def _run(node: Node, args: argparse.Namespace) -> int:
+    _note(node, "ai-control", args, study_uid=args.study)
     asked = node.jobs.run(args.study, args.model, args.priority)
     if not args.wait:
         _say(args, asked, f"Asked for; see: filmroom ai show {args.study}")
@@ -122,9 +124,11 @@ def _jobs(node: Node, args: argparse.Namespace) -> int:
 def _show(node: Node, args: argparse.Namespace) -> int:
     if not args.job.isdigit():  # a study's UID has dots
         args.model = None
+        _note(node, "ai", args, study_uid=args.job)
         _study(node, args, args.job)
         return 0
     row = node.jobs.get(int(args.job))
+    _note(node, "ai", args, study_uid=row["study_uid"])
     _say(args, row, "\n".join(f"{name:<14} {_plain(value)}" for name, value in row.items()))
     return 0
 
@@ -135,8 +139,14 @@ def _press(node: Node, args: argparse.Namespace) -> int:
         raise BadRequest(f"A job's number is wanted, not {args.job!r}; see: filmroom ai jobs")
     press: Callable[[int], Row] = getattr(node.jobs, args.what)
     row = press(int(args.job))
+    _note(node, "ai-control", args, study_uid=row["study_uid"])
     _say(args, row, _line(row))
     return 0
+
+
+def _note(node: Node, action: str, args: argparse.Namespace, *, study_uid: str) -> None:
+    """For the audit trail: who looked at a study's results, or set models to work on it."""
+    node.audit.note(local_user(), action, study_uid=study_uid, detail={"command": f"ai {args.what}"})
 
 
 def _say(args: argparse.Namespace, value: object, text: str) -> None:

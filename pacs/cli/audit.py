@@ -21,7 +21,7 @@ Row = dict[str, Any]
 PAGE = 1_000
 COLUMNS = ("id", "at", "outcome", "action", "door", "actor", "address", "patient_id", "study_uid")
 FILTERS = (
-    ("--patient", "about this Patient ID, also where a list showed it"),
+    ("--patient", "about this Patient ID, also where a list showed it; - reads it from standard input"),
     ("--study", "with this Study Instance UID"),
     ("--user", "by this user, AE title or program"),
     ("--from", "not before this day or time (2026-01-31, 2026-01-31T08:00:00Z)"),
@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of them. Exit code 0 only when all went well."""
+    if getattr(args, "patient_", None) == "-":  # other users of this machine see command lines
+        args.patient_ = sys.stdin.readline().strip()
     node = nodes.build(settings, component="audit")
     try:
         return ACTS[args.what](node, args)
@@ -68,8 +70,7 @@ def _found(node: Node, args: argparse.Namespace, limit: int | None = None) -> It
     since = moment(args.from_, "--from") if args.from_ else None
     until = moment(args.to_, "--to", end=True) if args.to_ else None
     asked = {"patient": args.patient_, "study": args.study_, "user": args.user_}
-    detail = {"command": f"audit {args.what}", "asked": [name for name, value in asked.items() if value]}
-    about = {"patient_id": args.patient_ or "", "study_uid": args.study_ or ""}
+    detail = {"command": f"audit {args.what}", "asked": {name: value for name, value in asked.items() if value}}
     before, left = None, limit
     while left is None or left > 0:
         page = node.audit.find(
@@ -79,7 +80,7 @@ def _found(node: Node, args: argparse.Namespace, limit: int | None = None) -> It
         if len(page) < PAGE:
             break
         before, left = page[-1]["id"], None if left is None else left - len(page)
-    node.audit.note(local_user(), "audit", **about, detail=detail)
+    node.audit.note(local_user(), "audit", detail=detail)
 
 
 def _lines(rows: list[Row]) -> list[str]:

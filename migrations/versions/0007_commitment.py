@@ -1,4 +1,4 @@
-"""Storage commitment requests and what moves them.
+"""Storage commitment requests and what they name; the queue of forwarding.
 
 Revision ID: 0007
 Revises: 0006

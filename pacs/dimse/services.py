@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pacs.dimse import get, move
 from pacs.dimse.command import Command, Field
+from pacs.dimse.commit import PUSH_MODEL, Commit
 from pacs.dimse.echo import Echo
 from pacs.dimse.find import MODELS, Find
 from pacs.dimse.get import Get
@@ -40,6 +41,7 @@ RECEIVE = Service("store", {}, frozenset(syntaxes.presentable()))
 # PS3.4 C.5.1.1, C.5.2.1: relational queries, combined date and time, fuzzy matching of names
 FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN), ("relational", "", "fuzzy"))
 MOVE = Service("move", {Field.C_MOVE_RQ: Move}, frozenset(PLAIN), ("relational",))
+COMMIT = Service("commit", {Field.N_ACTION_RQ: Commit}, frozenset(PLAIN))
 GET = Service("get", {Field.C_GET_RQ: Get}, frozenset(PLAIN), ("relational",))
 
 
@@ -51,6 +53,7 @@ def catalogue() -> dict[str, Service]:
         **dict.fromkeys(MODELS, FIND),
         **dict.fromkeys(move.MODELS, MOVE),
         **dict.fromkeys(get.MODELS, GET),
+        PUSH_MODEL: COMMIT,
     }
 
 

@@ -16,6 +16,7 @@ UPDATE ai_study a SET state = 'likely',
 FROM study s
 WHERE s.pk = a.study_pk AND a.state IN ('open', 'reopened') AND a.change_seq = s.change_seq
   AND s.changed_at <= now() - %(series_quiet)s * interval '1 second'
+  AND NOT EXISTS (SELECT FROM commitment_gap g WHERE g.study_uid = a.study_uid)
 RETURNING a.study_uid;
 
 -- name: confirm
@@ -31,7 +32,8 @@ UPDATE ai_study a SET state = 'confirmed', confirmed_at = now(), change_seq = s.
 FROM study s
 WHERE s.pk = a.study_pk AND a.state <> 'confirmed'
   AND CASE WHEN a.wait_until IS NOT NULL THEN a.wait_until <= now()
-           ELSE (s.changed_at <= now() - %(study_quiet)s * interval '1 second' AND a.change_seq = s.change_seq)
+           ELSE (s.changed_at <= now() - %(study_quiet)s * interval '1 second' AND a.change_seq = s.change_seq
+                 AND NOT EXISTS (SELECT FROM commitment_gap g WHERE g.study_uid = a.study_uid))
                 OR a.opened_at <= now() - %(max_wait)s * interval '1 second' END
 RETURNING a.study_uid;
 

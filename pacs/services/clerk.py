@@ -36,6 +36,8 @@ TABLES = (
     "pacs.services.refusals:DUTIES",
     "pacs.services.sessions:DUTIES",
     "pacs.services.demo:DUTIES",
+    "pacs.services.commitment:DUTIES",
+    "pacs.dimse.report:DUTIES",
 )
 LOCK = 0x46494C4D  # one clerk a database
 STAND_BY_SECONDS = 1.0

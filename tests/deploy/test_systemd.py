@@ -105,3 +105,34 @@ def test_a_process_has_longer_to_end_than_it_takes_itself():
     unit.read(COMMON)
     assert int(unit["Service"]["TimeoutStopSec"]) > LAST_WORD
     assert unit["Service"]["Restart"] == "on-failure"
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="root types it; setpriv is of util-linux")
+def test_what_root_types_runs_as_the_service_with_its_settings_and_secrets(short_folder):
+    folder = short_folder / "typed"
+    folder.mkdir(mode=0o755)
+    text = (UNITS / "filmroom.sh").read_text()
+    program = folder / "filmroom"
+    program.write_text('#!/bin/sh\nid -un; pwd; echo "$@"; env\n')
+    moved = {"/etc/filmroom": f"{folder}/etc", "/opt/filmroom/bin/filmroom": str(program), "=filmroom": "=nobody"}
+    for old, new in moved.items():
+        assert old in text
+        text = text.replace(old, new)
+    text = text.replace("--regid=nobody", "--regid=nogroup")
+    (folder / "etc" / "credentials").mkdir(parents=True, mode=0o700)
+    (folder / "etc" / "credentials" / "database_url").write_text("postgresql://u:p@h/d\n")
+    (folder / "etc" / "filmroom.env").write_text("# a remark\nDISK_RESERVE_GB=5\nPUBLIC_URL=https://pacs.example/a b\n")
+    script = folder / "script"
+    script.write_text(text)
+    for file in (program, script):
+        file.chmod(0o755)
+    done = subprocess.run(
+        [script, "status", "a b"], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}
+    )
+    who, where, words, *env = done.stdout.splitlines()
+    assert (who, where, words) == ("nobody", "/", "status a b")
+    assert {"DATABASE_URL=postgresql://u:p@h/d", "DISK_RESERVE_GB=5", "PUBLIC_URL=https://pacs.example/a b"} <= set(env)
+    assert f"FILMROOM_CONFIG={folder}/etc/filmroom.toml" in env
+    refused = subprocess.run(["setpriv", "--reuid=nobody", "--", script], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "use sudo" in refused.stderr) == (1, True)

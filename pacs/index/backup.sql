@@ -41,3 +41,7 @@ SELECT count(*) FROM remove_instances((SELECT array_agg(pk ORDER BY pk) FROM ins
 -- name: decided
 -- These conflicts were decided after the snapshot.
 UPDATE conflict SET state = 'kept', resolved_at = now() WHERE object_name = ANY(%(names)s) AND state = 'open';
+
+-- name: forget
+-- What was true of the system that was saved and is not of this one: its store's name, its last sign of life.
+DELETE FROM node_state WHERE key IN ('store', 'alive', 'backup');

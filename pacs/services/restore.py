@@ -172,6 +172,7 @@ class Restore:
         schema.upgrade(url)
         names = [path.partition("/")[2] for path in gone]
         with transaction(self._pool) as connection:
+            connection.execute(SQL["forget"])
             for at in range(0, len(names), AT_ONCE):
                 row = connection.execute(SQL["gone"], {"names": names[at : at + AT_ONCE]}).fetchone()
                 report.gone += int(row[0]) if row else 0

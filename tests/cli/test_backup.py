@@ -51,6 +51,7 @@ def test_saved_checked_wiped_and_restored(node, settings, typed, folder, short_f
     code, _, said = typed("restore", folder, **there)
     assert (code, said.startswith("filmroom: This system is not empty: ")) == (1, True)
     other = build(dataclasses.replace(settings, filmroom_home=home, database_url=empty_database_url), component="test")
+    assert query(other, "SELECT key FROM node_state WHERE key IN ('store', 'backup')") == []
     assert query(other, "SELECT action FROM audit WHERE door = 'cli' AND action <> 'backup'") == [("restore",)]
     other.close()
     assert query(node, "SELECT detail ->> 'folder' FROM audit WHERE action = 'backup'") == [(str(folder),)]

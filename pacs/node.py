@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pacs.services.books import Books
     from pacs.services.calls import Peers
     from pacs.services.changes import Changes
+    from pacs.services.commitment import Commitments
     from pacs.services.conflicts import Conflicts
     from pacs.services.credentials import Credentials
     from pacs.services.conversions import Conversions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
     from pacs.services.gate import Gate
+    from pacs.services.gauges import Gauges
     from pacs.services.health import Health
     from pacs.services.ingest import Ingest
     from pacs.services.instances import Files
@@ -119,7 +121,17 @@ class Node:
     @once
     def pool(self) -> "ConnectionPool":
         """Connections for services, with a limit on how long a statement may run."""
-        return open_pool(self.settings.database_url, self.component)
+        from pacs.index.figures import PoolFigures
+
+        pool = open_pool(self.settings.database_url, self.component)
+        self.metrics.add(PoolFigures(pool))
+        return pool
+
+    @once
+    def gauges(self) -> "Gauges":
+        from pacs.services.gauges import Gauges
+
+        return Gauges(self.pool, self.settings, self.metrics)
 
     @once
     def store(self) -> "Store":
@@ -219,7 +231,8 @@ class Node:
         from pacs.services.conversions import Conversions
 
         most = int(self.settings.conversion_cache_gb * 2**30)
-        cache = Cache(self.settings.home / "cache", most, self.settings.disk_reserve_bytes)
+        reserve, told = self.settings.disk_reserve_bytes, self.metrics.cache("conversions")
+        cache = Cache(self.settings.home / "cache", most, reserve, told)
         return Conversions(self.retrieve, self.files, self.decoders, cache)
 
     @once
@@ -234,6 +247,13 @@ class Node:
         from pacs.services.outgoing import Outgoing
 
         return Outgoing(self.pool, self.files, self.decoders.decode, self.settings.home)
+
+    @once
+    def commitments(self) -> "Commitments":
+        """Requests for storage commitment."""
+        from pacs.services.commitment import Commitments
+
+        return Commitments(self.books, self.store)
 
     @once
     def lifecycle(self) -> "Lifecycle":

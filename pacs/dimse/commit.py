@@ -8,13 +8,12 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from pacs.dimse import command, status
-from pacs.dimse.answer import AnswerWriter, Row
+from pacs.dimse.answer import AnswerWriter, Element
 from pacs.dimse.command import DATA_SET, Command, Field, Value
 from pacs.dimse.operation import Context, Link, Operation
 from pacs.dimse.pdu import message
 from pacs.dimse.status import Status
 from pacs.domain import admission
-from pacs.domain.admission import Element
 from pacs.domain.uids import is_uid
 from pacs.errors import BadRequest, FilmroomError, Reason, Refused
 from pacs.services.commitment import Reference, Verdict
@@ -72,7 +71,11 @@ class Commit(Operation):
         self.link.run(self._check, self._checked)
 
     def _answer(self, answer: Status, more: dict[str, Value] | None = None) -> None:
-        named = {"AffectedSOPClassUID": PUSH_MODEL, "AffectedSOPInstanceUID": INSTANCE, "ActionTypeID": ASK}
+        named: dict[str, Value] = {
+            "AffectedSOPClassUID": PUSH_MODEL,
+            "AffectedSOPInstanceUID": INSTANCE,
+            "ActionTypeID": ASK,
+        }
         head = command.response(self.request, answer, {**named, **(more or {})})
         self.link.send(self.context, [(head, None)])
         self.link.finish(self, answer)
@@ -142,7 +145,7 @@ def parse(data: bytes, transfer_syntax: str) -> Request:
     return Request(transaction, tuple(references))
 
 
-def _uid(data: bytes, elements: dict[int, Element], tag: int) -> str:
+def _uid(data: bytes, elements: dict[int, admission.Element], tag: int) -> str:
     element = elements.get(tag)
     raw = data[element.value_offset : element.value_offset + element.length] if element is not None else b""
     text = raw.decode("ascii", "replace").strip("\0 ")
@@ -164,7 +167,7 @@ def event(verdict: Verdict) -> dict[str, Value]:
 
 def information(verdict: Verdict, transfer_syntax: str, title: str) -> bytes:
     """The Event Information (PS3.4 table J.3-2); what is kept can be retrieved from us, by `title`."""
-    row: dict[str, Row] = {
+    row: dict[str, Element] = {
         _hex(_TRANSACTION): {"vr": "UI", "Value": [verdict.transaction_uid]},
         _hex(_AE_TITLE): {"vr": "AE", "Value": [title]},
     }

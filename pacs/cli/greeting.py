@@ -2,6 +2,7 @@
 
 import http.client
 import ipaddress
+import json
 import socket
 
 from pacs.settings import Settings
@@ -10,7 +11,7 @@ PATIENCE = 5.0
 
 
 def is_ready(settings: Settings) -> bool:
-    """True when `/ready` answers 200 and the DICOM port takes connections."""
+    """True when nothing but a maintenance window fails in `/ready`, and the DICOM port takes connections."""
     return _http_ready(settings) and _dicom_ready(settings)
 
 
@@ -60,8 +61,10 @@ def _http_ready(settings: Settings) -> bool:
     connection = http.client.HTTPConnection(reachable(settings.http_host), settings.http_port, timeout=PATIENCE)
     try:
         connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        answer = connection.getresponse()
+        checks = json.loads(answer.read())["checks"]
+        return answer.status == 200 or {name for name, said in checks.items() if said != "ok"} == {"maintenance"}
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
         return False
     finally:
         connection.close()

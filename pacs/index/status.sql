@@ -24,6 +24,29 @@ SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS outbox,
 -- Damage that the sweep and the scrub found and nobody cured, by kind.
 SELECT kind, count(*) FROM finding WHERE cured_at IS NULL GROUP BY kind ORDER BY kind;
 
+-- name: quarantined
+-- What the doctor took out of the way, and nobody has looked at yet.
+SELECT what, count(*) FROM quarantined GROUP BY what ORDER BY what;
+
+-- name: waiting
+-- How long the oldest queued AI job has waited.
+SELECT coalesce(extract(epoch FROM now() - min(queued_at)), 0)::float8 AS seconds FROM ai_job WHERE state = 'QUEUED';
+
+-- name: models
+-- Model packages by state.
+SELECT CASE WHEN disabled THEN 'disabled' ELSE state END AS state, count(*) FROM ai_model WHERE state <> 'retired'
+GROUP BY 1 ORDER BY 1;
+
+-- name: sidecars
+-- Sidecars that were heard of during the last minute.
+SELECT owner, ready, message, device, provider FROM ai_sidecar WHERE seen_at > now() - interval '1 minute' ORDER BY owner;
+
+-- name: processes
+-- Processes of the node at work on this database, by name.
+SELECT split_part(application_name, ' ', 2) AS process, count(*) AS connections FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'filmroom %'
+GROUP BY 1 ORDER BY 1;
+
 -- name: jobs
 -- AI jobs by state.
 SELECT state, count(*) FROM ai_job GROUP BY state ORDER BY state;

@@ -14,6 +14,7 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from pacs.cli import maintenance
+from pacs.cli.greeting import is_ready
 from tests.dimse.sender import LITTLE, Sender
 from tests.services.specimens import bare, ct, part10
 
@@ -126,6 +127,7 @@ def test_on_drain_off_under_load_loses_nothing_and_senders_that_retry_succeed(ru
         assert stored_since(url, drained) == 0
         ready = httpx.get(f"{running_node.http_url}/ready")
         assert (ready.status_code, "New disk at noon." in ready.json()["checks"]["maintenance"]) == (503, True)
+        assert is_ready(running_node.settings)  # a node that is started again in its window greets all the same
         assert "New disk at noon." in httpx.get(f"{running_node.http_url}/console/").text
         code, said, _ = typed("off")
         assert code == 0
@@ -143,7 +145,8 @@ def test_draining_says_what_still_runs_when_its_time_is_over(running_node, typed
     with psycopg.connect(running_node.settings.database_url, autocommit=True) as connection:
         row = connection.execute(
             "INSERT INTO ai_job (job_key, state, model, version, digest, study_uid, series_uids, priority,"
-            " max_attempts, timeout_s, lease_owner, lease_until, started_at) VALUES ('maintenance test', 'STORING', 'lungs', '1.0.0',"
+            " max_attempts, timeout_s, lease_owner, lease_until, started_at)"
+            " VALUES ('maintenance test', 'STORING', 'lungs', '1.0.0',"
             " '', '1.2.3', '{}', 'low', 3, 900, 'far:1', now() + interval '1 hour', now()) RETURNING id"
         ).fetchone()
         try:

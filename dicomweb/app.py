@@ -181,7 +181,7 @@ def build(node: "Node") -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.routes = ROUTES
-    app.state.decoded = Once(DECODED_BYTES)
+    app.state.decoded = Once(DECODED_BYTES, node.metrics.cache("frames"))
     app.state.line = Line()
     return app
 

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 class Once:
     """Keeps up to `most_bytes` of made values. Thread-safe; a value larger than a quarter of that is not kept."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, most_bytes: int, told: Callable[[str], None] = lambda _outcome: None) -> None:
+        """`told` hears of each call: hit, joined, made."""
+        self.most_bytes, self._told = most_bytes, told
         self._lock = threading.Lock()
         self._running: dict[Hashable, Future[bytes]] = {}
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
@@ -21,11 +22,13 @@ class Once:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
+                self._told("hit")
                 return self._kept[key]
             waiting = self._running.get(key)
             if waiting is None:
                 mine: Future[bytes] = Future()
                 self._running[key] = mine
+        self._told("made" if waiting is None else "joined")
         return self._make(key, make, mine) if waiting is None else waiting.result()
 
     def _make(self, key: Hashable, make: Callable[[], bytes], mine: "Future[bytes]") -> bytes:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pacs.services.changes import Changes
     from pacs.services.commitment import Commitments
     from pacs.services.conflicts import Conflicts
-    from pacs.services.credentials import Credentials
     from pacs.services.conversions import Conversions
+    from pacs.services.credentials import Credentials
     from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings

@@ -4,9 +4,11 @@ Neither ever holds patient data (security.md 3). Fields named like patient data 
 values are reduced to their type, exceptions to their type and place: a driver's message may quote the row it failed on.
 """
 
+import fcntl
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
@@ -45,6 +47,7 @@ TRUSTED_LOGGERS = ("uvicorn", "alembic", "psycopg.pool")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SHARE_EVERY = 5.0
+HOST = re.sub(r"[^\w.-]", "_", socket.gethostname())[:64]
 
 
 def configure(settings: Settings, component: str, stream: TextIO | None = None) -> None:
@@ -157,7 +160,8 @@ class Metrics:
     """The metrics of one process. Built once, passed to whoever counts.
 
     `share` lets the process that answers `/metrics` tell those of the others on this home too; every sample is labelled
-    with the component it comes from.
+    with the component it comes from, and with the process: machine and number of the place it took, which the next
+    process of the component takes when it is free.
     """
 
     def __init__(self, component: str) -> None:
@@ -165,7 +169,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._made: dict[str, Counter | Gauge | Histogram | None] = {}
         self._lock = threading.Lock()
-        self._folder: Path | None = None
+        self._place: Place | None = None
         self._stop = threading.Event()
         ProcessCollector(registry=self.registry)
 
@@ -184,6 +188,12 @@ class Metrics:
         make = partial(Histogram, name, help_text, labels, buckets=buckets, registry=self.registry)
         return self._kept(name, Histogram, make)
 
+    def cache(self, name: str) -> Callable[[str], None]:
+        """Counts the requests to a cache by what came of each: hit, joined (another was making it), or made."""
+        counter = self.counter("filmroom_cache_requests", "Requests to caches by outcome", ("cache", "outcome"))
+        counted = {outcome: counter.labels(name, outcome) for outcome in ("hit", "joined", "made")}
+        return lambda outcome: counted[outcome].inc()
+
     def _kept(self, name: str, kind: type[M], make: Callable[[], M]) -> M:
         with self._lock:
             made = self._made.setdefault(name, None) or make()
@@ -192,20 +202,24 @@ class Metrics:
             raise TypeError(f"metric {name} is a {type(made).__name__}, not a {kind.__name__}")
         return made
 
+    def add(self, collector: Collector) -> None:
+        """Ask this collector too, whenever samples are wanted; it must answer at once."""
+        self.registry.register(collector)
+
     def share(self, folder: Path) -> None:
         """Write the samples to a file of this process in `folder` every few seconds, until `close`."""
-        if self._folder == folder:
-            return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
+        with self._lock:
+            if self._place is not None:
+                return
+            self._place = Place.take(folder, self.component)
         threading.Thread(target=self._share_until_closed, name="metrics", daemon=True).start()
 
     def close(self) -> None:
         """Stop sharing; the file goes away with the process's samples."""
         with self._lock:
             self._stop.set()
-            if self._folder:
-                self._file().unlink(missing_ok=True)
+            if self._place is not None:
+                self._place.leave()
 
     def render(self) -> bytes:
         """Prometheus text of this process and of those that share the folder and live."""
@@ -218,23 +232,19 @@ class Metrics:
         return generate_latest(_Families(families.values()))
 
     def _own(self) -> Iterator[Metric]:
+        ours = {"component": self.component, "process": f"{HOST}-{self._place.number if self._place else 0}"}
         for family in self.registry.collect():
             samples = [
-                sample._replace(labels={"component": self.component, **sample.labels})
+                sample._replace(labels={**ours, **sample.labels})
                 for sample in family.samples
                 if not sample.name.endswith("_created")
             ]
             yield _family(family.name, family.documentation, family.type, samples)
 
     def _others(self) -> Iterator[Metric]:
-        for file in sorted(self._folder.glob("*.json")) if self._folder else ():
-            if file == self._file():
-                continue
-            if not _lives(int(file.stem.rpartition("-")[2])):
-                file.unlink(missing_ok=True)
-                continue
-            with suppress(OSError, orjson.JSONDecodeError):
-                for name, text, kind, samples in orjson.loads(file.read_bytes()):
+        for content in self._place.others() if self._place else ():
+            with suppress(orjson.JSONDecodeError):  # of another version of ours
+                for name, text, kind, samples in orjson.loads(content):
                     yield _family(name, text, kind, [Sample(*sample) for sample in samples])
 
     def _share_until_closed(self) -> None:
@@ -249,14 +259,70 @@ class Metrics:
             (family.name, family.documentation, family.type, [(s.name, s.labels, s.value) for s in family.samples])
             for family in self._own()
         ]
-        fresh = self._file().with_suffix(".part")
+        content = orjson.dumps(families)
         with self._lock:
-            if not self._stop.is_set():
-                fresh.write_bytes(orjson.dumps(families))
-                fresh.replace(self._file())
+            if not self._stop.is_set() and self._place is not None:
+                self._place.write(content)
 
-    def _file(self) -> Path:
-        return (self._folder or Path()) / f"{self.component}-{os.getpid()}.json"
+
+class Place:
+    """A process's place in a folder that several share: the first free number of its component.
+
+    Whoever holds the lock of a place lives; so it is seen where processes cannot see one another, in containers with
+    numbers of their own. The kernel gives the lock back however a process ends.
+    """
+
+    def __init__(self, folder: Path, component: str, number: int, lock: int) -> None:
+        self.folder, self.number, self._lock = folder, number, lock
+        self._file = folder / f"{component}-{number}.json"
+
+    @classmethod
+    def take(cls, folder: Path, component: str) -> "Place":
+        """The first place that nobody holds; what a dead process left there is gone. Raises OSError."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = 0
+        while (lock := _locked(folder / f"{component}-{number}.lock")) is None:
+            number += 1
+        place = cls(folder, component, number, lock)
+        place._file.unlink(missing_ok=True)
+        return place
+
+    def write(self, content: bytes) -> None:
+        """Show this to the others. Raises OSError."""
+        fresh = self._file.with_suffix(".part")
+        fresh.write_bytes(content)
+        fresh.replace(self._file)
+
+    def others(self) -> Iterator[bytes]:
+        """What the others show that live; what the dead showed is removed."""
+        for file in sorted(self.folder.glob("*.json")):
+            if file == self._file:
+                continue
+            with suppress(OSError):
+                lock = _locked(file.with_suffix(".lock"))
+                if lock is None:
+                    yield file.read_bytes()
+                else:
+                    file.unlink(missing_ok=True)
+                    os.close(lock)
+
+    def leave(self) -> None:
+        """Give the place back. Idempotent."""
+        if self._lock >= 0:
+            self._file.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a file that is now locked by us, or None while another process holds it. Raises OSError."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 class _Families(Collector):
@@ -271,13 +337,3 @@ def _family(name: str, text: str, kind: str, samples: list[Sample]) -> Metric:
     family = Metric(name, text, kind)
     family.samples = samples
     return family
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's, and alive
-    return True

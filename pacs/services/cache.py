@@ -21,10 +21,15 @@ ROOM = 0.9  # of the bound is left filled when it was reached
 
 
 class Cache:
-    """Thread-safe. `reserve`: bytes of free disk that are left to others; 0 for `most_bytes` keeps nothing."""
+    """Thread-safe. `reserve`: bytes of free disk that are left to others; 0 for `most_bytes` keeps nothing.
 
-    def __init__(self, folder: Path, most_bytes: int, reserve: int = 0) -> None:
-        self._folder, self._most, self._reserve = folder, most_bytes, reserve
+    `told` hears of each request: hit, joined, made.
+    """
+
+    def __init__(
+        self, folder: Path, most_bytes: int, reserve: int = 0, told: Callable[[str], None] = lambda _outcome: None
+    ) -> None:
+        self._folder, self._most, self._reserve, self._told = folder, most_bytes, reserve, told
         self._running: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -43,14 +48,18 @@ class Cache:
 
         `name` has letters, digits, dots and dashes only. Raises what `make` raises, and OSError when the disk fails.
         """
+        outcome = "hit"
         while (file := self._open(name)) is None:
             with self._lock:
                 waiting = self._running.get(name)
                 if waiting is None:
                     mine = self._running[name] = Future()
             if waiting is None:
+                self._told("made")
                 return self._make(name, make, mine)
+            outcome = "joined"
             waiting.result()
+        self._told(outcome)
         return file
 
     def _open(self, name: str) -> BinaryIO | None:

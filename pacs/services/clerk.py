@@ -30,6 +30,7 @@ TABLES = (
     "pacs.services.changes:DUTIES",
     "pacs.services.auditchain:DUTIES",
     "pacs.services.auditexport:DUTIES",
+    "pacs.services.gauges:DUTIES",
     "pacs.services.sweep:DUTIES",
     "pacs.services.doctor.marker:DUTIES",
     "pacs.services.scrub:DUTIES",

@@ -4,6 +4,9 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 import structlog
@@ -115,12 +118,77 @@ def test_metrics_of_all_processes_of_a_home_are_rendered_together(tmp_path, monk
     web.close()
 
 
-def test_the_samples_of_a_dead_process_are_dropped(tmp_path):
+DEAD = """
+import pathlib, os, signal
+from pacs import telemetry
+metrics = telemetry.Metrics("web")
+metrics.counter("filmroom_stored", "Stored.").inc(7)
+metrics.share(pathlib.Path({folder!r}))
+metrics.publish()
+print("shown", flush=True)
+signal.pause()
+"""
+
+
+@contextmanager
+def _another_process(folder):
+    """A web process that has shown its samples."""
+    line = [sys.executable, "-c", DEAD.format(folder=str(folder))]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "shown\n"
+        yield process
+        process.kill()
+
+
+def test_the_samples_of_a_dead_process_are_dropped_and_its_place_is_taken_again(tmp_path):
     metrics = telemetry.Metrics("web")
     metrics.share(tmp_path)
-    (tmp_path / "dimse-4194303.json").write_text('[["x","x","gauge",[["x",{},1.0]]]]')
-    assert ("x", None, None) not in _samples(metrics.render())
+    with _another_process(tmp_path) as process:
+        [place] = _processes(metrics.render(), "filmroom_stored_total")
+        process.kill()
+        process.wait()
+        assert _processes(metrics.render(), "filmroom_stored_total") == []
+    with _another_process(tmp_path):
+        assert _processes(metrics.render(), "filmroom_stored_total") == [place]
     metrics.close()
+
+
+def test_processes_of_one_component_on_one_home_are_told_apart(tmp_path):
+    several = [telemetry.Metrics("web") for _ in range(4)]
+    for number, metrics in enumerate(several):
+        metrics.counter("filmroom_stored", "Stored.", ["door"]).labels("stow").inc(number)
+        metrics.histogram("filmroom_seconds", "Time.").observe(0.2)
+        metrics.share(tmp_path)
+        metrics.publish()
+    for metrics in several:
+        text = metrics.render()
+        assert len(set(_processes(text, "filmroom_stored_total"))) == 4
+        _require_whole(text)
+    several[1].close()
+    assert len(_processes(several[0].render(), "filmroom_stored_total")) == 3
+    for metrics in several:
+        metrics.close()
+    assert not list(tmp_path.glob("*.json"))
+
+
+def _require_whole(text):
+    """It parses, and no series is there twice."""
+    series = [
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    ]
+    assert series
+    assert len(series) == len(set(series))
+
+
+def _processes(text, name):
+    return [
+        sample.labels["process"]
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name == name
+    ]
 
 
 def test_a_metric_is_made_once():

@@ -96,6 +96,8 @@ class Proxied:
             "HTTP_PORT": str(self.ports["backend"]),
             "WEB_PORT": str(self.ports["frontend"]),
             "TRUSTED_PROXIES": "127.0.0.0/8",
+            "AUTH_MODE": self.settings.auth_mode,
+            "SECRET_KEY": self.settings.secret_key,
             "DICOM_MAX_UPLOAD_SIZE_GB": str(self.limit_gb),
             "DISK_RESERVE_GB": "0",
             "LOG_FORMAT": "json",

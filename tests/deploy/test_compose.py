@@ -18,7 +18,6 @@ from tests.deploy.proxied import free_port, wait_for
 
 SERVICES = {"backend", "dimse", "clerk", "ai", "frontend", "nginx", "postgres", "redis"}
 ONCE = {"migrate"}  # ends, and is waited for
-OPEN = {"AUTH_MODE": "open"}
 KEYS = {
     "name", "image", "build", "user", "read_only", "cap_drop", "security_opt", "tmpfs", "restart", "networks",
     "stop_grace_period", "secrets", "logging", "volumes", "environment", "command", "depends_on", "healthcheck",
@@ -30,7 +29,7 @@ OURS = (*PROCESSES, "migrate")
 
 @pytest.fixture(scope="module")
 def file():
-    return shipped.compose(**OPEN)
+    return shipped.compose()
 
 
 def test_the_file_at_the_root_is_two_lines_that_include_the_other():
@@ -86,15 +85,18 @@ def test_the_folders_of_the_root_are_those_that_the_processes_use(file):
         assert shipped.mounts(file["services"][name])[str(used.storage_dir.parent)] == "../storage"
 
 
-def test_without_a_word_on_access_compose_does_not_start_at_all():
-    with pytest.raises(shipped.Unset, match=r"AUTH_MODE is not set\. Accounts are not built yet"):
-        shipped.compose()
+def test_a_login_is_required_unless_somebody_says_otherwise(file, secrets):
+    for name in ("backend", "frontend"):
+        assert settings_of(file["services"][name], secrets).login_required
+    opened = shipped.compose(AUTH_MODE="open")["services"]["backend"]
+    assert not settings_of(opened, secrets).login_required
 
 
-def test_http_is_published_to_this_machine_only(file):
+def test_only_what_is_encrypted_is_published_beyond_this_machine(file):
     published = {name: service.get("ports", []) for name, service in file["services"].items()}
     assert {name for name, ports in published.items() if ports} == {"nginx", "dimse"}
-    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    beyond = [port for ports in published.values() for port in ports if not port.startswith("127.0.0.1:")]
+    assert beyond == ["0.0.0.0:443:8443"]
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +246,5 @@ def test_the_dockerfile_copies_what_is_there_and_ends_without_root():
 
 def test_env_example_names_the_variables_of_the_file_with_their_defaults():
     text = (shipped.DEPLOY / "compose.yaml").read_text()
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text)) | OPEN
-    assert {name: defaults.get(name) for name in shipped.env_example()} == shipped.env_example()
-    assert set(defaults) - set(shipped.env_example()) == {"PUBLIC_URL", "CORS_ORIGINS"}  # of the day that accounts are
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
+    assert defaults == shipped.env_example()

@@ -106,7 +106,7 @@ def test_alerts_have_the_numbers_of_the_runbook():
 def test_memory_is_compared_with_the_limits_of_compose_and_systemd():
     expression = next(rule["expr"] for rule in rules() if rule["alert"] == "FilmroomMemory")
     components = {"web": ("backend", "frontend"), "dimse": ("dimse",), "clerk": ("clerk",), "ai": ("ai",)}
-    file = shipped.compose(AUTH_MODE="open")
+    file = shipped.compose()
     for words, size in re.findall(r'component=~"([^"]+)"\} / (\d+)', expression):
         for component in words.split("|"):
             limits = [

@@ -35,9 +35,10 @@ def said(checkout):
     return prepare(checkout)
 
 
-def test_it_leaves_the_decision_on_access_to_the_operator(checkout, said):
-    assert "read the lines on AUTH_MODE in .env and decide" in said
-    assert "\n# AUTH_MODE=open\n" in (checkout / ".env").read_text()
+def test_it_says_what_comes_next_and_a_login_is_required(checkout, said):
+    assert "make the first administrator" in said
+    assert "filmroom create-admin" in (checkout / ".env").read_text()
+    assert "\n# AUTH_MODE=required\n" in (checkout / ".env").read_text()
 
 
 def test_the_folders_belong_to_the_one_whom_the_containers_run_as(checkout, said):

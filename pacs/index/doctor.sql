@@ -174,9 +174,10 @@ ORDER BY j.id, r.sop_instance_uid LIMIT 1000;
 -- Packages that their sidecar does not let run.
 SELECT name, version, path, message FROM ai_model WHERE state = 'quarantined' ORDER BY name, version;
 
--- name: usable_models
--- How many packages may run.
-SELECT count(*) FILTER (WHERE state = 'enabled' AND NOT disabled) AS usable, count(*) AS known FROM ai_model;
+-- name: retire_model
+-- Its folder was moved away.
+UPDATE ai_model SET state = 'retired', reason = 'folder_gone', message = 'Its folder is no longer there.'
+WHERE path = %(path)s;
 
 -- name: unsealed
 -- Changes that should have got their number by now.

@@ -93,7 +93,7 @@ def examine(case: Case, checks: Sequence[Check] = CHECKS, tell: Callable[[str], 
             report.found += [Diagnosis(check, finding) for finding in check.look(case)]
             report.looked += 1
         except FilmroomError as error:
-            report.skipped[check.name] = error.message
+            report.broken[check.name] = error.message
         except Exception as error:  # a check that falls over must not hide what the others find
             log.error("doctor_check_failed", check=check.name, exc_info=error)
             report.broken[check.name] = f"The check failed ({type(error).__name__})."

@@ -91,7 +91,7 @@ def make(case: Case, finding: Finding) -> str:
 def invalid(case: Case) -> Iterator[Finding]:
     names = [row["name"] for row in case.rows("invalid_indexes")]
     if names:
-        what = f"{many(len(names), 'index is', 'indexes are')} not valid: no query uses them."
+        what = f"{many(len(names), 'index is', 'indexes are')} not valid, and of no use to queries."
         yield Finding(what, len(names), some(names), items=tuple(names))
 
 

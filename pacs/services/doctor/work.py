@@ -153,6 +153,7 @@ def move_model(case: Case, finding: Finding) -> str:
     if "schema" not in case.troubles:
         values = {"what": "file", "name": str(path), "reason": "broken-model", "place": str(target)}
         case.change(lambda cursor: cursor.execute(SQL["moved"], values))
+        case.change(lambda cursor: cursor.execute(SQL["retire_model"], {"path": str(path)}))
     return f"Moved to {target}."
 
 

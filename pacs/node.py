@@ -59,9 +59,11 @@ if TYPE_CHECKING:
     from pacs.services.sessions import Sessions
     from pacs.services.signin import SignIn
     from pacs.services.status import StatusBoard
+    from pacs.services.steps import Steps
     from pacs.services.sweep import Sweep
     from pacs.services.tokens import Tokens
     from pacs.services.wholeness import Wholeness
+    from pacs.services.worklist import Worklist
     from pacs.store.base import Store
 
 MOST_DECODERS = 8  # of one process; each may hold a few frames
@@ -191,7 +193,7 @@ class Node:
     def search(self) -> "Search":
         from pacs.services.search import Search
 
-        return Search(self.pool)
+        return Search(self.pool, lambda: self.derive)
 
     @once
     def findings(self) -> "Findings":
@@ -350,6 +352,18 @@ class Node:
         from pacs.services.reconcile import Reconciler
 
         return Reconciler(self.books, self.stream, self.metrics)
+
+    @once
+    def worklist(self) -> "Worklist":
+        from pacs.services.worklist import Worklist
+
+        return Worklist(self.books)
+
+    @once
+    def steps(self) -> "Steps":
+        from pacs.services.steps import Steps
+
+        return Steps(self.books)
 
     @once
     def peers(self) -> "Peers":

@@ -28,6 +28,9 @@ class Rule(Enum):
     SEQUENCE = auto()  # all keys in one item
 
 
+NORMAL_FORMS_KEPT = frozenset({Rule.NAME, Rule.MOMENT})
+
+
 class Shown(Enum):
     """When an answer carries the attribute without being asked."""
 
@@ -64,6 +67,16 @@ class Attribute:
         """The tag as DICOM JSON writes it: eight upper-case hexadecimal digits."""
         return f"{self.tag:08X}"
 
+    @property
+    def folded(self) -> bool:
+        """Whether it has no column but normal forms that only this process makes: `attrs` holds those as well."""
+        return self.column is None and self.rule in NORMAL_FORMS_KEPT
+
+    @property
+    def normal_key(self) -> str:
+        """Where `attrs` holds the normal forms, a plain list; no tag, so that it is never shown."""
+        return f"n{self.hex}"
+
     @cached_property
     def vr(self) -> str:
         """The value representation of pydicom's dictionary."""
@@ -82,6 +95,18 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("OtherPatientIDs", _P, Rule.TEXT, _Q),
     Attribute("OtherPatientIDsSequence", _P, Rule.SEQUENCE, _Q),
     Attribute("PatientComments", _P, Rule.NARRATIVE, _Q),
+    Attribute("PatientBirthTime", _P, Rule.TIME, _Q),
+    Attribute("OtherPatientNames", _P, Rule.NAME, _Q),
+    Attribute("EthnicGroup", _P, Rule.TEXT, _Q),
+    Attribute("PatientSpeciesDescription", _P, Rule.TEXT, _Q),
+    Attribute("PatientBreedDescription", _P, Rule.TEXT, _Q),
+    Attribute("ResponsiblePerson", _P, Rule.NAME, _Q),
+    Attribute("PatientIdentityRemoved", _P, Rule.TEXT, _Q),
+    Attribute("DeidentificationMethod", _P, Rule.TEXT, _Q),
+    Attribute("QualityControlSubject", _P, Rule.TEXT, _Q),
+    Attribute("ClinicalTrialSponsorName", _P, Rule.TEXT, _Q),
+    Attribute("ClinicalTrialProtocolID", _P, Rule.TEXT, _Q),
+    Attribute("ClinicalTrialSubjectID", _P, Rule.TEXT, _Q),
     Attribute("NumberOfPatientRelatedStudies", _P, Rule.NUMBER, _Q, "study_count", stored=False),
     Attribute("NumberOfPatientRelatedSeries", _P, Rule.NUMBER, _Q, "series_count", stored=False),
     Attribute("NumberOfPatientRelatedInstances", _P, Rule.NUMBER, _Q, "instance_count", stored=False),
@@ -101,6 +126,22 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("PatientWeight", _T, Rule.NUMBER, _Q),
     Attribute("NameOfPhysiciansReadingStudy", _T, Rule.NAME, _Q, "reading_physicians_name"),
     Attribute("ProcedureCodeSequence", _T, Rule.SEQUENCE, _Q),
+    Attribute("StudyStatusID", _T, Rule.TEXT, _Q),
+    Attribute("ReasonForStudy", _T, Rule.TEXT, _Q),
+    Attribute("AdmittingDiagnosesDescription", _T, Rule.TEXT, _Q),
+    Attribute("AdmissionID", _T, Rule.TEXT, _Q),
+    Attribute("Occupation", _T, Rule.TEXT, _Q),
+    Attribute("AdditionalPatientHistory", _T, Rule.NARRATIVE, _Q),
+    Attribute("MedicalAlerts", _T, Rule.TEXT, _Q),
+    Attribute("Allergies", _T, Rule.TEXT, _Q),
+    Attribute("SmokingStatus", _T, Rule.TEXT, _Q),
+    Attribute("PregnancyStatus", _T, Rule.NUMBER, _Q),
+    Attribute("PhysiciansOfRecord", _T, Rule.NAME, _Q),
+    Attribute("ConsultingPhysicianName", _T, Rule.NAME, _Q),
+    Attribute("RequestingPhysician", _T, Rule.NAME, _Q),
+    Attribute("RequestingService", _T, Rule.TEXT, _Q),
+    Attribute("RequestedProcedureDescription", _T, Rule.TEXT, _Q),
+    Attribute("ReferencedStudySequence", _T, Rule.SEQUENCE, _Q),
     Attribute("NumberOfStudyRelatedSeries", _T, Rule.NUMBER, _A, "series_count", stored=False),
     Attribute("NumberOfStudyRelatedInstances", _T, Rule.NUMBER, _A, "instance_count", stored=False),
     Attribute("Modality", _S, Rule.TEXT, _A, "modality"),
@@ -121,6 +162,24 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("PerformedProcedureStepStartDate", _S, Rule.DATE, _K, "performed_procedure_step_start_date"),
     Attribute("PerformedProcedureStepStartTime", _S, Rule.TIME, _K, "performed_procedure_step_start_time"),
     Attribute("RequestAttributesSequence", _S, Rule.SEQUENCE, _K),
+    Attribute("SeriesDescriptionCodeSequence", _S, Rule.SEQUENCE, _Q),
+    Attribute("InstitutionalDepartmentName", _S, Rule.TEXT, _Q),
+    Attribute("DeviceSerialNumber", _S, Rule.TEXT, _Q),
+    Attribute("SoftwareVersions", _S, Rule.TEXT, _Q),
+    Attribute("PatientPosition", _S, Rule.TEXT, _Q),
+    Attribute("AnatomicalOrientationType", _S, Rule.TEXT, _Q),
+    Attribute("SeriesType", _S, Rule.TEXT, _Q),
+    Attribute("PositionReferenceIndicator", _S, Rule.TEXT, _Q),
+    Attribute("PerformedStationAETitle", _S, Rule.TEXT, _Q),
+    Attribute("PerformedProcedureStepEndDate", _S, Rule.DATE, _Q),
+    Attribute("PerformedProcedureStepEndTime", _S, Rule.TIME, _Q),
+    Attribute("PerformedProcedureStepID", _S, Rule.TEXT, _Q),
+    Attribute("PerformedProcedureStepDescription", _S, Rule.TEXT, _Q),
+    Attribute("PerformedProtocolCodeSequence", _S, Rule.SEQUENCE, _Q),
+    Attribute("CommentsOnThePerformedProcedureStep", _S, Rule.NARRATIVE, _Q),
+    Attribute("ReferencedPerformedProcedureStepSequence", _S, Rule.SEQUENCE, _Q),
+    Attribute("PresentationIntentType", _S, Rule.TEXT, _Q),
+    Attribute("TreatmentSessionUID", _S, Rule.UID, _Q),
     Attribute("NumberOfSeriesRelatedInstances", _S, Rule.NUMBER, _A, "instance_count", stored=False),
     Attribute("SOPClassUID", _I, Rule.UID, _A, "sop_class_uid"),
     Attribute("SOPInstanceUID", _I, Rule.UID, _A, "sop_instance_uid"),

@@ -13,7 +13,7 @@ from pacs.domain.attributes import ATTRIBUTES, STORED, Rule
 from pacs.domain.charsets import DEFAULT
 from pacs.domain.jsonmodel import CHARACTER_SET, Reader, uid_of
 from pacs.domain.levels import Level
-from pacs.domain.matching import normalise
+from pacs.domain.matching import normal_values, normalise
 from pacs.domain.structure import Item
 from pacs.domain.syntaxes import SYNTAXES
 from pacs.domain.values import Context, Json
@@ -107,6 +107,8 @@ def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozens
             for level in (attribute.level, *attribute.also):
                 attrs[level][attribute.hex] = kept
         texts[attribute.keyword] = found
+        if attribute.folded and found:
+            attrs[attribute.level][attribute.normal_key] = list(normal_values(attribute.rule, found))
         if attribute.column is not None and found:
             columns[attribute.level][attribute.column] = normalise(attribute.rule, found)[:COLUMN_MOST]
     names = [uid_of(reader, top, tag) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID)]

@@ -158,8 +158,8 @@ def _take(criteria: _Criteria, attribute: Attribute, condition: Condition, query
     if attribute.column is not None:
         criteria.columns.append((attribute, predicate))
         return True
-    if can_test_json(rule):
-        path = [f"{tag:08X}" for tag in condition.path]
+    if can_test_json(rule) or attribute.folded:
+        path = [attribute.normal_key] if attribute.folded else [f"{tag:08X}" for tag in condition.path]
         criteria.json.setdefault(attribute.level, Keys()).add(path, rule, predicate)
         return True
     return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
-from pacs.domain.attributes import Rule
+from pacs.domain.attributes import NORMAL_FORMS_KEPT, Rule
 from pacs.domain.matching import AnyOf, Between, Either, Empty, Every, Like, Predicate, Universal, Words
 
 TRUE = SQL("true")
@@ -174,9 +174,7 @@ def _some_value(parameters: Parameters, predicate: Predicate, column: Composable
 def keys_test(parameters: Parameters, keys: Keys, attributes: Composable) -> Composable:
     """The test of an object of DICOM JSON attributes: all keys, and for each sequence one item that satisfies its."""
     parts = [
-        _element_test(
-            parameters, rule, predicate, SQL("{} -> {}::text -> 'Value'").format(attributes, parameters.add(tag))
-        )
+        _element_test(parameters, rule, predicate, _values_of(attributes, rule, parameters.add(tag)))
         for tag, rule, predicate in keys.rules
     ]
     for tag, inner in keys.sequences.items():
@@ -187,16 +185,26 @@ def keys_test(parameters: Parameters, keys: Keys, attributes: Composable) -> Com
     return conjunction(parts)
 
 
+def _values_of(attributes: Composable, rule: Rule, tag: Composable) -> Composable:
+    """The JSON array of an attribute's values, or of the normal forms that are kept beside it."""
+    return SQL("{} -> {}::text" if rule in NORMAL_FORMS_KEPT else "{} -> {}::text -> 'Value'").format(attributes, tag)
+
+
 def can_test_json(rule: Rule) -> bool:
-    """Whether values of this rule can be matched in JSON; names and date-times need a search column."""
-    return rule in _JSON_FORMS
+    """Whether values of this rule can be matched in JSON as they were; others need their normal forms beside them."""
+    return rule in _JSON_FORMS and rule not in NORMAL_FORMS_KEPT
 
 
 def _element_test(parameters: Parameters, rule: Rule, predicate: Predicate, values: Composable) -> Composable:
+    def single(simple: Predicate) -> Composable:
+        if isinstance(simple, Words):
+            tests = [_word_test(parameters, word, Column("", _FORM)) for word in simple.words]
+        else:
+            tests = [value_test(parameters, simple, _FORM)]
+        return conjunction([_some_element(rule, values, test) for test in tests])
+
     return _combined(
-        predicate,
-        lambda: SQL("NOT {}").format(_some_element(rule, values, SQL("{} <> ''").format(_FORM))),
-        lambda simple: _some_element(rule, values, value_test(parameters, simple, _FORM)),
+        predicate, lambda: SQL("NOT {}").format(_some_element(rule, values, SQL("{} <> ''").format(_FORM))), single
     )
 
 
@@ -233,4 +241,5 @@ _JSON_FORMS: Mapping[Rule, Composable] = {
     Rule.NUMBER: _NUMBER,
     Rule.DATE: _DATE,
     Rule.TIME: _TIME,
+    **dict.fromkeys(NORMAL_FORMS_KEPT, SQL("v")),
 }

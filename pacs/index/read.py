@@ -53,11 +53,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Rows, which may share elements: do not change them. `last`: where the last one stands in the order."""
+    """Rows, which may share elements: do not change them. `last`: where the last one stands in the order.
+
+    `underived`: keys of instances of which something was asked that only their whole metadata would tell.
+    """
 
     rows: list[Row]
     warnings: tuple[str, ...]
     last: tuple[Any, ...]
+    underived: tuple[int, ...]
 
 
 def find(connection: Connection[Any], query: Query, *, limit: int, after: Sequence[Any] = ()) -> Found:
@@ -73,7 +77,8 @@ def find(connection: Connection[Any], query: Query, *, limit: int, after: Sequen
         with collector_paused():
             found = cursor.fetchall()
             last = found[-1][-statement.keys :] if found else ()
-            return Found([plan.row(list(columns)) for columns in found], statement.warnings, last)
+            underived = plan.underived(found)
+            return Found([plan.row(list(columns)) for columns in found], statement.warnings, last, underived)
 
 
 def count(connection: Connection[Any], query: Query) -> int:
@@ -129,6 +134,7 @@ class _Plan:
             fields.append(Field(f"{INSTANCE_AVAILABILITY:08X}", lambda _: ONLINE))
         self._fields = sorted(fields, key=lambda field: field.hex)
         self._metadata = self._output(SQL("d.metadata")) if self.unknown else 0
+        self._pk = self._output(SQL("i.pk")) if self.unknown else 0
         self.outputs = SQL(SQL(", ").join(self._expressions).as_string(None))
 
     def row(self, found: list[Any]) -> Row:
@@ -140,6 +146,10 @@ class _Plan:
             row |= _from_metadata(found[self._metadata], self.unknown)
             return dict(sorted(row.items()))
         return row
+
+    def underived(self, rows: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+        """The keys of instances whose metadata was asked for and has not been derived yet."""
+        return tuple(row[self._pk] for row in rows if row[self._metadata] is None) if self.unknown else ()
 
     def _is_shown(self, attribute: Attribute) -> bool:
         if self._level not in attribute.also and attribute.level > self._level:

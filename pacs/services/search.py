@@ -1,30 +1,39 @@
 """Searching: C-FIND, QIDO and the console ask here (PS3.4 C.4.1, PS3.18 10.6)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
 from pacs.domain.query import Page, Query
-from pacs.errors import Unavailable
+from pacs.errors import Damaged, NotFound, Unavailable
 from pacs.index import read
+from pacs.index.named import queries
 from pacs.index.pool import Connection, reading
 from pacs.services.bookmarks import Bookmarks
+from pacs.services.instances import StoredInstance
 
+if TYPE_CHECKING:
+    from pacs.services.derive import Derive
+
+SQL = queries("search")
 T = TypeVar("T")
 
 # MONAI Label and Slicer ask for every series of the archive at once and do not turn pages
 MOST_ROWS = 50_000
+MOST_DERIVED = 200  # instances of one answer whose metadata is made for it
+UNDERIVED = "Some objects have only just arrived; attributes outside the index are not known of all of them yet."
 PATIENCE = 2.0  # seconds to wait for a connection
 
 
 class Search:
     """Finds what is stored. Thread-safe; each call is one statement on one snapshot, so its counts agree."""
 
-    def __init__(self, pool: ConnectionPool[Any]) -> None:
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool[Any], derive: "Callable[[], Derive] | None" = None) -> None:
+        self._pool, self._derive = pool, derive
         self._bookmarks = Bookmarks()
 
     def find(self, query: Query, reader: str = "") -> Page:
@@ -40,14 +49,27 @@ class Search:
         list_ = replace(query, limit=None, offset=0)
         after = self._bookmarks.find(reader, list_, query.offset) if reader and query.offset else ()
         found = self._read(lambda connection: read.find(connection, query, limit=limit, after=after))
+        if found.underived and self._complete(found.underived[:MOST_DERIVED]):
+            found = self._read(lambda connection: read.find(connection, query, limit=limit, after=after))
         truncated = len(found.rows) > MOST_ROWS
         if reader and found.rows and not truncated:
             self._bookmarks.put(reader, list_, query.offset + len(found.rows), found.last)
-        return Page(tuple(found.rows[:MOST_ROWS]), truncated=truncated, warnings=found.warnings)
+        warnings = (*found.warnings, *([UNDERIVED] if found.underived else []))
+        return Page(tuple(found.rows[:MOST_ROWS]), truncated=truncated, warnings=warnings)
 
     def count(self, query: Query) -> int:
         """How many rows a query has, on all its pages. Raises BadRequest and Unavailable."""
         return self._read(lambda connection: read.count(connection, query))
+
+    def _complete(self, pks: Sequence[int]) -> bool:
+        """Derive what was stored a moment ago, for somebody asks for what only that tells; True when it was tried."""
+        if self._derive is None:
+            return False
+        rows = self._read(lambda connection: connection.execute(SQL["held"], {"pks": list(pks)}).fetchall())
+        for instance in (StoredInstance(*columns) for columns in rows):
+            with suppress(Damaged, NotFound):  # its row then lacks the attribute, and the warning says so
+                list(self._derive().ensure([instance]))
+        return True
 
     def rendered(self, render: Callable[[], T]) -> T:
         """What `render` makes of pages it finds. No garbage is looked for until they are gone."""

@@ -37,7 +37,7 @@ def get(http: httpx.Client, item: Dataset, frames: str, accept: str | None = Non
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", OCTETS, OHIF, 'multipart/related; type="*/*"', "multipart/related"])
-def test_d23_a_native_frame(http: httpx.Client, multi: Dataset, accept: str | None) -> None:
+def test_d23_c06_r05_a_native_frame(http: httpx.Client, multi: Dataset, accept: str | None) -> None:
     answer = get(http, multi, "1", accept)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith('multipart/related; type="application/octet-stream"; boundary=')
@@ -48,7 +48,7 @@ def test_d23_a_native_frame(http: httpx.Client, multi: Dataset, accept: str | No
 
 
 @pytest.mark.parametrize("listed", ["1,2", "5,1", "2,2,4", "1,2,3,4,5", "3%2C1"])
-def test_d24_lists_keep_their_order_and_repeats(http: httpx.Client, multi: Dataset, listed: str) -> None:
+def test_d24_r04_lists_keep_their_order_and_repeats(http: httpx.Client, multi: Dataset, listed: str) -> None:
     found = [content for _, content in parts(get(http, multi, listed))]
     assert found == [frame_of(multi, int(number)) for number in listed.replace("%2C", ",").split(",")]
 
@@ -66,7 +66,7 @@ def jpeg(store: Store) -> Dataset:
 
 
 @pytest.mark.parametrize("accept", [OHIF, 'multipart/related; type="image/jpeg"', 'multipart/related; type="image/*"'])
-def test_d25_d26_compressed_frames_come_as_stored_with_their_own_type(
+def test_d25_d26_c09_r05_compressed_frames_come_as_stored_with_their_own_type(
     http: httpx.Client, jpeg: Dataset, accept: str
 ) -> None:
     answer = get(http, jpeg, "2,1", accept)
@@ -76,19 +76,19 @@ def test_d25_d26_compressed_frames_come_as_stored_with_their_own_type(
     assert {headers["content-type"] for headers, _ in found} == {f"image/jpeg; transfer-syntax={JPEGBaseline8Bit}"}
 
 
-def test_d25_one_compressed_frame_by_itself(http: httpx.Client, jpeg: Dataset) -> None:
+def test_d25_r05_one_compressed_frame_by_itself(http: httpx.Client, jpeg: Dataset) -> None:
     answer = get(http, jpeg, "1", "image/jpeg")
     assert answer.headers["content-type"] == f"image/jpeg; transfer-syntax={JPEGBaseline8Bit}"
     assert answer.content.rstrip(b"\0") == jpeg.contents[0]
 
 
-def test_d27_one_native_frame_by_itself(http: httpx.Client, multi: Dataset) -> None:
+def test_d27_r05_one_native_frame_by_itself(http: httpx.Client, multi: Dataset) -> None:
     answer = get(http, multi, "3", "application/octet-stream")
     assert (answer.headers["content-type"], answer.content) == (PLAIN, frame_of(multi, 3))
     assert get(http, multi, "3,4", "application/octet-stream").status_code == 406
 
 
-def test_ranges_and_validators_of_one_frame(http: httpx.Client, multi: Dataset) -> None:
+def test_c16_c17_ranges_and_validators_of_one_frame(http: httpx.Client, multi: Dataset) -> None:
     part = get(http, multi, "3", "application/octet-stream", Range="bytes=4-7")
     assert (part.status_code, part.content) == (206, frame_of(multi, 3)[4:8])
     assert part.headers["content-range"] == f"bytes 4-7/{SIZE}"
@@ -97,7 +97,7 @@ def test_ranges_and_validators_of_one_frame(http: httpx.Client, multi: Dataset) 
     assert get(http, multi, "2", "application/octet-stream", **{"If-None-Match": tag}).status_code == 200
 
 
-def test_compressed_frames_are_decoded_by_default(http: httpx.Client, store: Store) -> None:
+def test_c08_compressed_frames_are_decoded_by_default(http: httpx.Client, store: Store) -> None:
     item = ct(NumberOfFrames=2, PixelData=random.randbytes(2 * SIZE))
     plain = bytes(item.PixelData)
     item.compress(RLELossless, generate_instance_uid=False)
@@ -110,7 +110,7 @@ def test_compressed_frames_are_decoded_by_default(http: httpx.Client, store: Sto
     assert headers["content-type"] == f"image/dicom-rle; transfer-syntax={RLELossless}"
 
 
-def test_big_endian_frames_come_little(http: httpx.Client, store: Store) -> None:
+def test_c07_big_endian_frames_come_little(http: httpx.Client, store: Store) -> None:
     samples = np.frombuffer(random.randbytes(SIZE), "<u2")
     item = ct(syntax=ExplicitVRBigEndian, PixelData=samples.astype(">u2").tobytes())
     store(item)
@@ -119,7 +119,7 @@ def test_big_endian_frames_come_little(http: httpx.Client, store: Store) -> None
         assert (headers["content-type"], content) == (PLAIN, samples.tobytes())
 
 
-def test_frames_of_single_bits_are_packed_anew(http: httpx.Client, store: Store) -> None:
+def test_r07_frames_of_single_bits_are_packed_anew(http: httpx.Client, store: Store) -> None:
     bits = np.random.default_rng(1).integers(0, 2, (3, 20), dtype=np.uint8)
     packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
     item = ct(BitsAllocated=1, BitsStored=1, HighBit=0, NumberOfFrames=3, PixelData=packed)
@@ -129,26 +129,26 @@ def test_frames_of_single_bits_are_packed_anew(http: httpx.Client, store: Store)
 
 
 @pytest.mark.parametrize("listed", ["0", "-1", "x", "1,", ",", "1,0", "1.5", "1;2", "99999999999", "%20"])
-def test_what_is_no_list_is_400(http: httpx.Client, multi: Dataset, listed: str) -> None:
+def test_r04_what_is_no_list_is_400(http: httpx.Client, multi: Dataset, listed: str) -> None:
     assert get(http, multi, listed).status_code == 400
 
 
 @pytest.mark.parametrize("listed", ["6", "1,6"])
-def test_beyond_the_last_is_404(http: httpx.Client, multi: Dataset, listed: str) -> None:
+def test_r04_beyond_the_last_is_404(http: httpx.Client, multi: Dataset, listed: str) -> None:
     assert get(http, multi, listed).status_code == 404
 
 
-def test_without_pixel_data_is_404(http: httpx.Client, store: Store) -> None:
+def test_r04_without_pixel_data_is_404(http: httpx.Client, store: Store) -> None:
     item = ct()
     del item.PixelData
     store(item)
     assert get(http, item, "1").status_code == 404
 
 
-def test_unknown_instance_is_404(http: httpx.Client) -> None:
+def test_c01_unknown_instance_is_404(http: httpx.Client) -> None:
     assert get(http, ct(), "1").status_code == 404
 
 
 @pytest.mark.parametrize("accept", ["text/html", 'multipart/related; type="image/jxl"', "application/dicom"])
-def test_other_types_are_406(http: httpx.Client, multi: Dataset, accept: str) -> None:
+def test_c05_other_types_are_406(http: httpx.Client, multi: Dataset, accept: str) -> None:
     assert get(http, multi, "1", accept).status_code == 406

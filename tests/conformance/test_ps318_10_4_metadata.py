@@ -36,14 +36,14 @@ def metadata(http: httpx.Client, place: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_d14_metadata_of_study_series_and_instance(http: httpx.Client, items: list[Dataset]) -> None:
+def test_d14_m01_metadata_of_study_series_and_instance(http: httpx.Client, items: list[Dataset]) -> None:
     uids = [item.SOPInstanceUID for item in items]
     assert {value(row, "00080018") for row in metadata(http, path(items[0], "study"))} == set(uids)
     assert [value(row, "00080018") for row in metadata(http, path(items[0], "series"))] == uids[:2]
     assert [value(row, "00080018") for row in metadata(http, path(items[0]))] == uids[:1]
 
 
-def test_d14_equals_what_pydicom_makes_of_the_object(http: httpx.Client, items: list[Dataset]) -> None:
+def test_d14_m02_equals_what_pydicom_makes_of_the_object(http: httpx.Client, items: list[Dataset]) -> None:
     for item in items:
         row = metadata(http, path(item))[0]
         wanted = item.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "bulk")
@@ -54,7 +54,7 @@ def test_d14_equals_what_pydicom_makes_of_the_object(http: httpx.Client, items: 
         assert list(row) == sorted(row)
 
 
-def test_d15_metadata_as_xml_parts(http: httpx.Client, items: list[Dataset]) -> None:
+def test_d15_m01_metadata_as_xml_parts(http: httpx.Client, items: list[Dataset]) -> None:
     answer = http.get(
         f"{path(items[0], 'series')}/metadata", headers={"Accept": 'multipart/related; type="application/dicom+xml"'}
     )
@@ -65,7 +65,7 @@ def test_d15_metadata_as_xml_parts(http: httpx.Client, items: list[Dataset]) -> 
         assert len(ElementTree.fromstring(content)) > 20
 
 
-def test_d16_pixel_data_is_named_and_fetched(http: httpx.Client, items: list[Dataset], port: int) -> None:
+def test_d16_m04_m05_pixel_data_is_named_and_fetched(http: httpx.Client, items: list[Dataset], port: int) -> None:
     for item in items:
         element = metadata(http, path(item))[0]["7FE00010"]
         assert set(element) == {"vr", "BulkDataURI"}
@@ -79,12 +79,12 @@ def test_d16_pixel_data_is_named_and_fetched(http: httpx.Client, items: list[Dat
         ]
 
 
-def test_d16_a_host_without_port_takes_the_listening_one(http: httpx.Client, items: list[Dataset], port: int) -> None:
+def test_d16_c15_a_host_without_port_takes_ours(http: httpx.Client, items: list[Dataset], port: int) -> None:
     answer = http.get(f"{path(items[0])}/metadata", headers={"Host": "127.0.0.1"})
     assert answer.json()[0]["7FE00010"]["BulkDataURI"].startswith(f"http://127.0.0.1:{port}/dicom-web/studies/")
 
 
-def test_d16_ranges_and_validators_of_bulk_data(http: httpx.Client, items: list[Dataset]) -> None:
+def test_d16_c17_ranges_and_validators_of_bulk_data(http: httpx.Client, items: list[Dataset]) -> None:
     uri = metadata(http, path(items[0]))[0]["7FE00010"]["BulkDataURI"]
     part = http.get(uri, headers={"Range": "bytes=3-8"})
     assert (part.status_code, part.content) == (206, items[0].PixelData[3:9])
@@ -94,7 +94,7 @@ def test_d16_ranges_and_validators_of_bulk_data(http: httpx.Client, items: list[
 
 
 @pytest.mark.parametrize("resource", ["bulkdata", "pixeldata"])
-def test_d16_bulk_data_of_study_series_and_instance(http: httpx.Client, items: list[Dataset], resource: str) -> None:
+def test_d16_r08_bulk_data_at_each_level(http: httpx.Client, items: list[Dataset], resource: str) -> None:
     for level, wanted in (("study", items), ("series", items[:2]), ("instance", items[:1])):
         found = parts(http.get(f"{path(items[0], level)}/{resource}"))
         assert sorted(content for _, content in found) == sorted(item.PixelData for item in wanted)
@@ -102,24 +102,24 @@ def test_d16_bulk_data_of_study_series_and_instance(http: httpx.Client, items: l
 
 
 @pytest.mark.parametrize("place", ["bulkdata/00091010", "bulkdata/xyz", "bulkdata/7FE00010/0/00100010"])
-def test_d16_what_is_no_bulk_data_is_not_there(http: httpx.Client, items: list[Dataset], place: str) -> None:
+def test_d16_r08_what_is_no_bulk_data_is_not_there(http: httpx.Client, items: list[Dataset], place: str) -> None:
     assert http.get(f"{path(items[0])}/{place}").status_code in {400, 404}
 
 
-def test_d17_names_of_latin_1_come_in_utf8(http: httpx.Client, items: list[Dataset]) -> None:
+def test_d17_c13_names_of_latin_1_come_in_utf8(http: httpx.Client, items: list[Dataset]) -> None:
     row = metadata(http, path(items[0]))[0]
     assert value(row, "00100010") == {"Alphabetic": "Müller^Anna"}
     assert value(row, "00080005") == "ISO_IR 192"
 
 
-def test_unchanged_metadata_is_304(http: httpx.Client, items: list[Dataset]) -> None:
+def test_c16_unchanged_metadata_is_304(http: httpx.Client, items: list[Dataset]) -> None:
     place = f"{path(items[0], 'study')}/metadata"
     tag = http.get(place).headers["etag"]
     again = http.get(place, headers={"If-None-Match": tag})
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_metadata_changes_its_validator_when_the_study_grows(http: httpx.Client, store: Store) -> None:
+def test_c16_metadata_changes_its_validator_when_the_study_grows(http: httpx.Client, store: Store) -> None:
     item = ct()
     store(item)
     place = f"{path(item, 'study')}/metadata"
@@ -130,7 +130,7 @@ def test_metadata_changes_its_validator_when_the_study_grows(http: httpx.Client,
     assert len(after.json()) == 2
 
 
-def test_gzip_only_when_asked(http: httpx.Client, items: list[Dataset]) -> None:
+def test_c18_gzip_only_when_asked(http: httpx.Client, items: list[Dataset]) -> None:
     place = f"{path(items[0])}/metadata"
     with http.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
@@ -141,13 +141,13 @@ def test_gzip_only_when_asked(http: httpx.Client, items: list[Dataset]) -> None:
 
 
 @pytest.mark.parametrize("level", ["study", "series", "instance"])
-def test_unknown_is_404_and_malformed_400(http: httpx.Client, level: str) -> None:
+def test_c01_unknown_is_404_and_malformed_400(http: httpx.Client, level: str) -> None:
     assert http.get(f"{path(ct(), level)}/metadata").status_code == 404
     assert http.get("/studies/1.2.x/metadata").status_code == 400
     assert http.get(f"/studies/{'1' * 65}/metadata").status_code == 400
 
 
-def test_a_series_of_another_study_is_not_found(http: httpx.Client, store: Store, items: list[Dataset]) -> None:
+def test_c01_a_series_of_another_study_is_not_found(http: httpx.Client, store: Store, items: list[Dataset]) -> None:
     other = ct()
     store(other)
     assert http.get(f"{path(other, 'study')}/series/{items[0].SeriesInstanceUID}/metadata").status_code == 404

@@ -51,7 +51,7 @@ def cine(store: Store) -> Dataset:
 
 
 @pytest.mark.parametrize("media_type", DECODERS)
-def test_d28_rendered_in_each_type(http: httpx.Client, item: Dataset, media_type: str) -> None:
+def test_d28_r09_rendered_in_each_type(http: httpx.Client, item: Dataset, media_type: str) -> None:
     found = picture(http.get(f"{path(item)}/rendered", headers={"Accept": media_type}))
     levels = found[..., 0] if found.ndim == 3 else found
     expected = np.rint((np.arange(60) * 10 - 299.5) / 599 * 255 + 127.5)
@@ -68,11 +68,11 @@ def test_d28_jpeg_is_the_default(http: httpx.Client, item: Dataset, accept: str)
 
 @pytest.mark.parametrize("level", ["study", "series", "instance"])
 @pytest.mark.parametrize("kind", ["rendered", "thumbnail"])
-def test_d30_a_picture_at_each_level(http: httpx.Client, item: Dataset, level: str, kind: str) -> None:
+def test_d30_r10_a_picture_at_each_level(http: httpx.Client, item: Dataset, level: str, kind: str) -> None:
     assert picture(http.get(f"{path(item, level)}/{kind}", headers={"Accept": "image/jpeg"})).shape == (40, 60)
 
 
-def test_d29_viewport_scales_and_keeps_the_aspect(http: httpx.Client, item: Dataset) -> None:
+def test_d29_r09_viewport_scales_and_keeps_the_aspect(http: httpx.Client, item: Dataset) -> None:
     for asked, shape in [("30%2C30", (20, 30)), ("600,90", (90, 135)), ("20,20,0,0,20,40", (20, 10))]:
         assert picture(http.get(f"{path(item)}/rendered?viewport={asked}")).shape == shape
 
@@ -96,23 +96,23 @@ def test_d29_window_and_quality(http: httpx.Client, item: Dataset) -> None:
     "query",
     ["viewport=0,0", "viewport=a", "window=1,2,cubic", "quality=0", "quality=101", "annotation=x", "iccprofile=x"],
 )
-def test_malformed_parameters_are_bad_requests(http: httpx.Client, item: Dataset, query: str) -> None:
+def test_d29_r09_malformed_parameters_are_bad_requests(http: httpx.Client, item: Dataset, query: str) -> None:
     answer = http.get(f"{path(item)}/rendered?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"] == "bad-request"
 
 
-def test_a_region_outside_the_image_is_a_bad_request(http: httpx.Client, item: Dataset) -> None:
+def test_r09_a_region_outside_the_image_is_a_bad_request(http: httpx.Client, item: Dataset) -> None:
     assert http.get(f"{path(item)}/rendered?viewport=10,10,60,0,5,5").status_code == 400
 
 
-def test_annotations_are_not_drawn_and_the_answer_says_so(http: httpx.Client, item: Dataset) -> None:
+def test_r09_annotations_are_not_drawn_and_the_answer_says_so(http: httpx.Client, item: Dataset) -> None:
     answer = http.get(f"{path(item)}/rendered?annotation=patient&unknown=5")
     assert "not supported: patient" in answer.headers["warning"]
     assert "warning" not in http.get(f"{path(item)}/rendered").headers
 
 
-def test_frames_each_by_their_number(http: httpx.Client, cine: Dataset) -> None:
+def test_r09_frames_each_by_their_number(http: httpx.Client, cine: Dataset) -> None:
     png = {"Accept": "image/png"}
     first, third = (
         picture(http.get(f"{path(cine)}/frames/{number}/rendered", headers=png)).astype(int) for number in (1, 3)
@@ -124,7 +124,7 @@ def test_frames_each_by_their_number(http: httpx.Client, cine: Dataset) -> None:
     assert np.array_equal(picture(http.get(f"{path(cine)}/frames/1/thumbnail", headers=png)), first)
 
 
-def test_many_frames_come_in_a_multipart(http: httpx.Client, cine: Dataset) -> None:
+def test_r09_many_frames_come_in_a_multipart(http: httpx.Client, cine: Dataset) -> None:
     answer = http.get(f"{path(cine)}/frames/2,1/rendered")
     found = parts(answer)
     assert [headers["content-type"] for headers, _ in found] == ["image/jpeg"] * 2
@@ -139,7 +139,7 @@ def test_many_frames_come_in_a_multipart(http: httpx.Client, cine: Dataset) -> N
     assert http.get(f"{path(cine)}/frames/1,2/rendered", headers={"Accept": "image/png"}).status_code == 406
 
 
-def test_the_middle_of_the_images_stands_for_a_study(http: httpx.Client, store: Store) -> None:
+def test_r10_the_middle_of_the_images_stands_for_a_study(http: httpx.Client, store: Store) -> None:
     study, series = generate_uid(), generate_uid()
     slices = [ramp(10, 10 + number, study=study, series=series, InstanceNumber=number) for number in range(1, 6)]
     random.shuffle(slices)
@@ -152,7 +152,7 @@ def test_the_middle_of_the_images_stands_for_a_study(http: httpx.Client, store: 
     assert picture(http.get(f"{path(mask)}/thumbnail")).shape == (99, 99)
 
 
-def test_a_thumbnail_is_small_and_never_enlarged(http: httpx.Client, store: Store, item: Dataset) -> None:
+def test_r10_a_thumbnail_is_small_and_never_enlarged(http: httpx.Client, store: Store, item: Dataset) -> None:
     large = ramp(300, 500)
     store(large)
     assert picture(http.get(f"{path(large)}/thumbnail")).shape == (96, 160)
@@ -160,7 +160,7 @@ def test_a_thumbnail_is_small_and_never_enlarged(http: httpx.Client, store: Stor
     assert picture(http.get(f"{path(item)}/thumbnail?viewport=256%2C256")).shape == (40, 60)
 
 
-def test_what_has_not_changed_is_not_sent_again(http: httpx.Client, item: Dataset) -> None:
+def test_c16_what_has_not_changed_is_not_sent_again(http: httpx.Client, item: Dataset) -> None:
     for kind in ("rendered", "thumbnail"):
         tag = http.get(f"{path(item)}/{kind}").headers["etag"]
         again = http.get(f"{path(item)}/{kind}", headers={"If-None-Match": tag})
@@ -171,7 +171,7 @@ def test_what_has_not_changed_is_not_sent_again(http: httpx.Client, item: Datase
     assert head.headers["content-type"] == "image/jpeg"
 
 
-def test_compressed_frames_are_seen_as_their_plain_ones(http: httpx.Client, store: Store) -> None:
+def test_r09_compressed_frames_are_seen_as_their_plain_ones(http: httpx.Client, store: Store) -> None:
     plain, squeezed = ramp(), ramp()
     squeezed.compress(JPEGLSLossless)
     store(plain, squeezed)
@@ -180,7 +180,7 @@ def test_compressed_frames_are_seen_as_their_plain_ones(http: httpx.Client, stor
     assert np.array_equal(*found)
 
 
-def test_what_is_no_image_is_an_honest_no(http: httpx.Client, store: Store) -> None:
+def test_r09_what_is_no_image_is_an_honest_no(http: httpx.Client, store: Store) -> None:
     text = ct()
     for keyword in ("PixelData", "Rows", "Columns"):
         del text[keyword]
@@ -190,7 +190,7 @@ def test_what_is_no_image_is_an_honest_no(http: httpx.Client, store: Store) -> N
     assert http.get(f"{path(text)}/frames/1/rendered").status_code == 404
 
 
-def test_a_document_is_rendered_as_itself(http: httpx.Client, store: Store) -> None:
+def test_r09_a_document_is_rendered_as_itself(http: httpx.Client, store: Store) -> None:
     found = ct(EncapsulatedDocument=b"%PDF-1.4 nothing", MIMETypeOfEncapsulatedDocument="application/pdf")
     for keyword in ("PixelData", "Rows", "Columns"):
         del found[keyword]
@@ -200,7 +200,7 @@ def test_a_document_is_rendered_as_itself(http: httpx.Client, store: Store) -> N
     assert http.get(f"{path(found)}/rendered", headers={"Accept": "image/png"}).status_code == 406
 
 
-def test_frames_that_are_cut_short_are_an_honest_no(http: httpx.Client, store: Store) -> None:
+def test_r09_frames_that_are_cut_short_are_an_honest_no(http: httpx.Client, store: Store) -> None:
     broken = ramp()
     broken.compress(JPEGLSLossless)
     broken.PixelData = broken.PixelData[:60] + bytes(len(broken.PixelData) - 68) + broken.PixelData[-8:]
@@ -221,5 +221,5 @@ def test_frames_that_are_cut_short_are_an_honest_no(http: httpx.Client, store: S
         ("frames/9/thumbnail", "*/*", 404),
     ],
 )
-def test_each_mistake_has_its_status(http: httpx.Client, item: Dataset, place: str, accept: str, status: int) -> None:
+def test_r09_each_mistake_has_a_status(http: httpx.Client, item: Dataset, place: str, accept: str, status: int) -> None:
     assert http.get(f"{path(item)}/{place}", headers={"Accept": accept}).status_code == status

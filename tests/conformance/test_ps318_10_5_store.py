@@ -16,7 +16,7 @@ def as_stored(http: httpx.Client, place: str) -> bytes:
     return http.get(place, headers={"Accept": "application/dicom; transfer-syntax=*"}).content
 
 
-def test_d31_several_objects_in_one_request(http: httpx.Client, store: Store) -> None:
+def test_d31_s04_several_objects_in_one_request(http: httpx.Client, store: Store) -> None:
     items = [ct()]
     items += [ct(study=items[0].StudyInstanceUID, InstanceNumber=number) for number in range(2, 12)]
     found = store(*items).json()
@@ -29,14 +29,14 @@ def test_d31_several_objects_in_one_request(http: httpx.Client, store: Store) ->
         assert as_stored(http, path(item)) == part10(item)
 
 
-def test_d31_one_object_by_itself(http: httpx.Client) -> None:
+def test_d31_s01_one_object_by_itself(http: httpx.Client) -> None:
     item = ct()
     answer = http.post("/studies", headers={"Content-Type": "application/dicom"}, content=part10(item))
     assert answer.status_code == 200
     assert as_stored(http, path(item)) == part10(item)
 
 
-def test_d31_what_is_stored_is_found_at_once(http: httpx.Client, store: Store) -> None:
+def test_d31_s07_what_is_stored_is_found_at_once(http: httpx.Client, store: Store) -> None:
     for _ in range(5):
         item = ct()
         store(item)
@@ -45,13 +45,13 @@ def test_d31_what_is_stored_is_found_at_once(http: httpx.Client, store: Store) -
         assert http.get(path(item) + "/metadata").status_code == 200
 
 
-def test_d31_a_large_object_arrives_whole(http: httpx.Client, store: Store) -> None:
+def test_d31_s08_a_large_object_arrives_whole(http: httpx.Client, store: Store) -> None:
     item = ct(Rows=1024, Columns=2048, PixelData=bytes(range(256)) * (2 * 1024 * 2048 // 256))
     store(item)
     assert hashlib.sha256(as_stored(http, path(item))).digest() == hashlib.sha256(part10(item)).digest()
 
 
-def test_d32_study_mismatch_is_409(http: httpx.Client) -> None:
+def test_d32_s05_study_mismatch_is_409(http: httpx.Client) -> None:
     item = ct()
     headers, body = multipart(part10(item))
     answer = http.post("/studies/1.2.3.4", headers=headers, content=body)
@@ -68,7 +68,7 @@ def test_d32_the_right_study_is_welcome(http: httpx.Client) -> None:
     assert http.post(path(item, "study"), headers=headers, content=body).status_code == 200
 
 
-def test_d33_a_duplicate_is_a_success_and_counts_once(http: httpx.Client, store: Store) -> None:
+def test_d33_s06_a_duplicate_is_a_success_and_counts_once(http: httpx.Client, store: Store) -> None:
     item = ct()
     first, second = store(item), store(item)
     assert first.json() == second.json()
@@ -76,7 +76,7 @@ def test_d33_a_duplicate_is_a_success_and_counts_once(http: httpx.Client, store:
     assert [value(row, "00201208") for row in rows] == [1]
 
 
-def test_other_content_under_a_known_uid_is_kept_out(http: httpx.Client, store: Store) -> None:
+def test_s06_other_content_under_a_known_uid_is_kept_out(http: httpx.Client, store: Store) -> None:
     item = ct()
     store(item)
     other = ct(SOPInstanceUID=item.SOPInstanceUID, study=item.StudyInstanceUID, series=item.SeriesInstanceUID)
@@ -103,7 +103,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_is_no_dicom_fails_alone_and_is_looked_up(http: httpx.Client, kind: str) -> None:
+def test_s04_s07_what_is_no_dicom_fails_alone_and_is_looked_up(http: httpx.Client, kind: str) -> None:
     good = ct()
     headers, body = multipart(BAD[kind], part10(good))
     answer = http.post("/studies", headers=headers, content=body)
@@ -114,7 +114,7 @@ def test_what_is_no_dicom_fails_alone_and_is_looked_up(http: httpx.Client, kind:
 
 
 @pytest.mark.parametrize("cut", [200, 400, 700, 20])
-def test_truncated_objects_are_refused(http: httpx.Client, cut: int) -> None:
+def test_s03_truncated_objects_are_refused(http: httpx.Client, cut: int) -> None:
     item = ct()
     headers, body = multipart(part10(item)[:-cut])
     answer = http.post("/studies", headers=headers, content=body)
@@ -123,7 +123,7 @@ def test_truncated_objects_are_refused(http: httpx.Client, cut: int) -> None:
 
 
 @pytest.mark.parametrize("uid", ["../../../etc/passwd", "1..2", "a", "1." * 40, "%2e%2e"])
-def test_uids_that_are_none_are_refused(http: httpx.Client, uid: str) -> None:
+def test_s03_uids_that_are_none_are_refused(http: httpx.Client, uid: str) -> None:
     for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         item = ct()
         content = part10(item)
@@ -134,7 +134,7 @@ def test_uids_that_are_none_are_refused(http: httpx.Client, uid: str) -> None:
         assert answer.status_code == 409, keyword
 
 
-def test_missing_end_stores_nothing_of_the_last_part(http: httpx.Client) -> None:
+def test_s07_missing_end_stores_nothing_of_the_last_part(http: httpx.Client) -> None:
     whole, cut = ct(), ct()
     headers, body = multipart(part10(whole), part10(cut))
     answer = http.post("/studies", headers=headers, content=body[:-60])

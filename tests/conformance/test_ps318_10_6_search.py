@@ -51,7 +51,7 @@ def uids(rows: list[dict[str, Any]], tag: str = "0020000D") -> set[str]:
     return {value(row, tag) for row in rows}
 
 
-def test_d01_study_rows_hold_all_required_keys(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d01_q11_study_rows_hold_all_required_keys(http: httpx.Client, studies: list[Dataset]) -> None:
     rows = search(http, "/studies")
     assert uids(rows) == {item.StudyInstanceUID for item in studies}
     for row in rows:
@@ -63,23 +63,23 @@ def test_d01_study_rows_hold_all_required_keys(http: httpx.Client, studies: list
     assert first["00080061"]["Value"] == ["CT"]
 
 
-def test_d01_empty_required_keys_are_present_without_value(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d01_q11_empty_required_keys_are_present_without_value(http: httpx.Client, studies: list[Dataset]) -> None:
     row = search(http, "/studies", f"StudyInstanceUID={studies[4].StudyInstanceUID}")[0]
     assert row["00100010"] == {"vr": "PN"}
     assert row["00100020"] == {"vr": "LO"}
 
 
-def test_d01_retrieve_url_leads_to_the_study(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d01_q15_retrieve_url_leads_to_the_study(http: httpx.Client, studies: list[Dataset]) -> None:
     for row in search(http, "/studies"):
         assert http.get(value(row, "00081190") + "/metadata").status_code == 200
 
 
-def test_d02_no_match_is_200_with_an_empty_list(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d02_q10_no_match_is_200_with_an_empty_list(http: httpx.Client, studies: list[Dataset]) -> None:
     assert search(http, "/studies", "PatientID=nobody") == []
     assert search(http, "/studies/1.2.3/series") == []
 
 
-def test_d03_series_and_instances_of_their_parents(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d03_q12_q13_series_and_instances_of_their_parents(http: httpx.Client, studies: list[Dataset]) -> None:
     series = search(http, f"{path(studies[0], 'study')}/series")
     assert uids(series, "0020000E") == {item.SeriesInstanceUID for item in studies[:3]}
     assert all(set(row) >= SERIES_KEYS for row in series)
@@ -89,7 +89,7 @@ def test_d03_series_and_instances_of_their_parents(http: httpx.Client, studies: 
     assert [value(row, "00200013") for row in instances] == [1, 2]
 
 
-def test_d03_relational_searches_carry_the_parents(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d03_q12_q13_relational_searches_carry_the_parents(http: httpx.Client, studies: list[Dataset]) -> None:
     series = search(http, "/series", f"StudyInstanceUID={studies[0].StudyInstanceUID}")
     assert len(series) == 2
     assert all(set(row) >= SERIES_KEYS | (STUDY_KEYS - {"00081190"}) for row in series)
@@ -99,28 +99,28 @@ def test_d03_relational_searches_carry_the_parents(http: httpx.Client, studies: 
     assert len(search(http, f"{path(studies[0], 'study')}/instances")) == 3
 
 
-def test_d03_retrieve_urls_name_the_thing_itself(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d03_q15_retrieve_urls_name_the_thing_itself(http: httpx.Client, studies: list[Dataset]) -> None:
     row = search(http, "/instances", f"SOPInstanceUID={studies[0].SOPInstanceUID}&includefield=Rows")[0]
     assert value(row, "00081190") == str(http.base_url).rstrip("/") + path(studies[0])
 
 
 @pytest.mark.parametrize("key", ["PatientID", "00100020"])
-def test_d04_keyword_and_tag_ask_the_same(http: httpx.Client, studies: list[Dataset], key: str) -> None:
+def test_d04_q01_keyword_and_tag_ask_the_same(http: httpx.Client, studies: list[Dataset], key: str) -> None:
     assert uids(search(http, "/studies", f"{key}=aB1")) == {studies[0].StudyInstanceUID}
 
 
-def test_d05_patient_id_is_exact_and_case_sensitive(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d05_q03_patient_id_is_exact_and_case_sensitive(http: httpx.Client, studies: list[Dataset]) -> None:
     assert uids(search(http, "/studies", "PatientID=AB1")) == {studies[3].StudyInstanceUID}
     assert search(http, "/studies", "PatientID=ab1") == []
     assert search(http, "/studies", "PatientID=B1") == []
 
 
 @pytest.mark.parametrize("pattern", ["M*", "m?ller^anna", "*anna*", "muller^*", "M%C3%BCller*"])
-def test_d06_wildcards_and_folding_of_names(http: httpx.Client, studies: list[Dataset], pattern: str) -> None:
+def test_d06_q05_wildcards_and_folding_of_names(http: httpx.Client, studies: list[Dataset], pattern: str) -> None:
     assert uids(search(http, "/studies", f"PatientName={pattern}")) == {studies[0].StudyInstanceUID}
 
 
-def test_d06_wildcards_of_identifiers(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d06_q03_wildcards_of_identifiers(http: httpx.Client, studies: list[Dataset]) -> None:
     assert uids(search(http, "/studies", "PatientID=*B?")) == {
         studies[0].StudyInstanceUID,
         studies[3].StudyInstanceUID,
@@ -128,43 +128,43 @@ def test_d06_wildcards_of_identifiers(http: httpx.Client, studies: list[Dataset]
 
 
 @pytest.mark.parametrize("given", ["20210304", "20210301-20210331", "20210304-", "20210303-20210304"])
-def test_d07_dates_and_ranges_are_closed(http: httpx.Client, studies: list[Dataset], given: str) -> None:
+def test_d07_q03_dates_and_ranges_are_closed(http: httpx.Client, studies: list[Dataset], given: str) -> None:
     assert uids(search(http, "/studies", f"StudyDate={given}")) == {studies[3].StudyInstanceUID}
 
 
 @pytest.mark.parametrize("separator", [",", "%2C", "%5C", "%5C%5C"])
-def test_d08_uid_lists(http: httpx.Client, studies: list[Dataset], separator: str) -> None:
+def test_d08_c03_q03_uid_lists(http: httpx.Client, studies: list[Dataset], separator: str) -> None:
     wanted = [studies[0].StudyInstanceUID, studies[3].StudyInstanceUID]
     assert uids(search(http, "/studies", f"StudyInstanceUID={separator.join(wanted)}")) == set(wanted)
 
 
-def test_d09_modalities_in_study(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d09_q04_modalities_in_study(http: httpx.Client, studies: list[Dataset]) -> None:
     assert uids(search(http, "/studies", "ModalitiesInStudy=MR")) == {studies[3].StudyInstanceUID}
     both = {studies[0].StudyInstanceUID, studies[3].StudyInstanceUID}
     assert uids(search(http, "/studies", "ModalitiesInStudy=CT%2CMR")) == both
 
 
-def test_d10_pages_cover_everything_once(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d10_q09_pages_cover_everything_once(http: httpx.Client, studies: list[Dataset]) -> None:
     pages = [search(http, "/studies", f"limit=1&offset={offset}") for offset in range(4)]
     assert [len(page) for page in pages] == [1, 1, 1, 0]
     assert uids([row for page in pages for row in page]) == {item.StudyInstanceUID for item in studies}
     assert search(http, "/studies", "limit=0") == []
 
 
-def test_d10_total_is_told_where_it_is_known(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d10_q16_total_is_told_where_it_is_known(http: httpx.Client, studies: list[Dataset]) -> None:
     assert http.get("/studies").headers["x-total-count"] == "3"
     assert http.get("/studies?limit=2&offset=2").headers["x-total-count"] == "3"
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "offset=x", "StudyDate=yesterday", "fuzzymatching=2", "PatientID=%FF"])
-def test_d10_malformed_values_are_400(http: httpx.Client, query: str) -> None:
+def test_d10_q09_malformed_values_are_400(http: httpx.Client, query: str) -> None:
     answer = http.get(f"/studies?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"] == "bad-request"
 
 
 @pytest.mark.parametrize("field", ["00081030,InstitutionName", "all", "00081030&includefield=InstitutionName"])
-def test_d11_includefield(http: httpx.Client, store: Store, field: str) -> None:
+def test_d11_q07_includefield(http: httpx.Client, store: Store, field: str) -> None:
     item = ct(StudyDescription="Thorax", InstitutionName="Here")
     store(item)
     row = search(http, "/studies", f"StudyInstanceUID={item.StudyInstanceUID}&includefield={field}")[0]
@@ -172,21 +172,21 @@ def test_d11_includefield(http: httpx.Client, store: Store, field: str) -> None:
     assert http.delete(path(item, "study")).status_code == 204
 
 
-def test_d12_unknown_parameters_are_ignored(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d12_c02_unknown_parameters_are_ignored(http: httpx.Client, studies: list[Dataset]) -> None:
     assert len(search(http, "/studies", "foo=bar&_=17&00990099=x&includefield=Nonsense&PatientNames=y")) == 3
 
 
-def test_d13_fuzzymatching_is_accepted(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_d13_q05_fuzzymatching_is_accepted(http: httpx.Client, studies: list[Dataset]) -> None:
     assert uids(search(http, "/studies", "PatientName=Smith*&fuzzymatching=true")) == {studies[3].StudyInstanceUID}
 
 
-def test_names_come_in_utf8_with_their_label(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_c13_names_come_in_utf8_with_their_label(http: httpx.Client, studies: list[Dataset]) -> None:
     row = search(http, "/studies", "PatientID=aB1&includefield=SpecificCharacterSet")[0]
     assert value(row, "00100010") == {"Alphabetic": "Müller^Anna"}
     assert value(row, "00080005") in {None, "ISO_IR 192"}
 
 
-def test_xml_where_it_is_asked_for(http: httpx.Client, studies: list[Dataset]) -> None:
+def test_q11_xml_where_it_is_asked_for(http: httpx.Client, studies: list[Dataset]) -> None:
     answer = http.get("/studies", headers={"Accept": 'multipart/related; type="application/dicom+xml"'})
     found = parts(answer)
     assert len(found) == 3
@@ -195,7 +195,7 @@ def test_xml_where_it_is_asked_for(http: httpx.Client, studies: list[Dataset]) -
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/dicom", "image/jpeg"])
-def test_unacceptable_types_are_406_with_what_is_offered(http: httpx.Client, accept: str) -> None:
+def test_c05_unacceptable_types_are_406_with_what_is_offered(http: httpx.Client, accept: str) -> None:
     answer = http.get("/studies", headers={"Accept": accept})
     assert answer.status_code == 406
     assert "application/dicom+json" in answer.json()["offered"]

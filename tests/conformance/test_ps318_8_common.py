@@ -13,7 +13,7 @@ from tests.dicomweb.objects import ct
 Store = Callable[..., httpx.Response]
 
 
-def test_d35_options_tells_capabilities(http: httpx.Client) -> None:
+def test_d35_c14_options_tells_capabilities(http: httpx.Client) -> None:
     answer = http.options("/")
     assert answer.status_code == 200
     listed = {row["path"]: row["methods"] for row in answer.json()["resources"]}
@@ -43,7 +43,7 @@ def test_d35_options_tells_capabilities(http: httpx.Client) -> None:
         ("GET", "/studies/1.2.3/series/4.5/instances/6.7/rendered", {}, 404),
     ],
 )
-def test_d36_each_mistake_has_its_status(
+def test_d36_c12_each_mistake_has_its_status(
     http: httpx.Client, method: str, place: str, headers: dict[str, str], status: int
 ) -> None:
     answer = http.request(method, place, headers=headers)
@@ -52,14 +52,14 @@ def test_d36_each_mistake_has_its_status(
     assert answer.json()["message"].endswith(".")
 
 
-def test_a_slash_at_the_end_changes_nothing(http: httpx.Client, store: Store) -> None:
+def test_c01_a_slash_at_the_end_changes_nothing(http: httpx.Client, store: Store) -> None:
     item = ct()
     store(item)
     for place in ("/studies", path(item, "study"), f"{path(item)}/metadata", f"{path(item)}/frames/1"):
         assert http.get(f"{place}/").status_code == http.get(place).status_code == 200
 
 
-def test_deletion_is_seen_by_all_and_a_second_one_finds_nothing(http: httpx.Client, store: Store) -> None:
+def test_x01_deletion_is_seen_by_all_and_a_second_one_finds_nothing(http: httpx.Client, store: Store) -> None:
     first = ct()
     items = [first, ct(study=first.StudyInstanceUID, series=first.SeriesInstanceUID), ct(study=first.StudyInstanceUID)]
     store(*items)
@@ -72,7 +72,7 @@ def test_deletion_is_seen_by_all_and_a_second_one_finds_nothing(http: httpx.Clie
         assert [value(row, "00201208") for row in rows] == ([left] if left else [])
 
 
-def test_what_was_deleted_may_come_again(http: httpx.Client, store: Store) -> None:
+def test_x01_what_was_deleted_may_come_again(http: httpx.Client, store: Store) -> None:
     item = ct()
     for _ in range(2):
         store(item)
@@ -103,7 +103,7 @@ def test_metrics_are_prometheus_text(api: httpx.Client, http: httpx.Client) -> N
     assert "filmroom_http_request_seconds" in families
 
 
-def test_change_feed_tells_each_change_once_in_order(api: httpx.Client, http: httpx.Client, store: Store) -> None:
+def test_x03_change_feed_tells_each_change_once_in_order(api: httpx.Client, http: httpx.Client, store: Store) -> None:
     start = 0
     while (page := api.get(f"/api/v1/changes?since={start}").json())["items"]:
         start = page["next"]

@@ -40,7 +40,7 @@ def ask(port: int, item: Dataset) -> Callable[..., httpx.Response]:
 
 
 @pytest.mark.parametrize("syntax", [None, "*", "1.2.840.10008.1.2.1"])
-def test_d34_an_object_as_a_file(ask: Callable[..., httpx.Response], item: Dataset, syntax: str | None) -> None:
+def test_d34_u02_an_object_as_a_file(ask: Callable[..., httpx.Response], item: Dataset, syntax: str | None) -> None:
     answer = ask(transferSyntax=syntax)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("application/dicom")
@@ -48,14 +48,14 @@ def test_d34_an_object_as_a_file(ask: Callable[..., httpx.Response], item: Datas
 
 
 @pytest.mark.parametrize("kind", [None, "image/jpeg", "image/jpeg, application/dicom;q=0.5"])
-def test_d34_an_object_as_a_picture(ask: Callable[..., httpx.Response], item: Dataset, kind: str | None) -> None:
+def test_d34_u03_an_object_as_a_picture(ask: Callable[..., httpx.Response], item: Dataset, kind: str | None) -> None:
     answer = ask(contentType=kind)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/jpeg"
     assert imagecodecs.jpeg8_decode(answer.content).shape == (item.Rows, item.Columns)
 
 
-def test_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], item: Dataset) -> None:
+def test_u01_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], item: Dataset) -> None:
     assert ask(studyUID=None, seriesUID=None).content == part10(item)
 
 
@@ -82,7 +82,7 @@ def test_study_and_series_may_be_left_out(ask: Callable[..., httpx.Response], it
         ({"anonymize": "yes"}, 406),
     ],
 )
-def test_d34_each_mistake_has_its_status(
+def test_d34_u01_each_mistake_has_its_status(
     ask: Callable[..., httpx.Response], changed: dict[str, str | None], status: int
 ) -> None:
     answer = ask(**changed)

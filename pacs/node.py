@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pacs.services.decoders import Decoders
     from pacs.services.derive import Derive
     from pacs.services.findings import Findings
+    from pacs.services.forward import Forwarding
     from pacs.services.gate import Gate
     from pacs.services.gauges import Gauges
     from pacs.services.health import Health
@@ -109,7 +110,18 @@ class Node:
 
     def close(self) -> None:
         """Finish what is being stored, then give pools and threads back. Idempotent."""
-        for name in ("ingest", "gate", "decoders", "refusals", "audit", "store", "stream", "pool", "metrics"):
+        for name in (
+            "forwarding",
+            "ingest",
+            "gate",
+            "decoders",
+            "refusals",
+            "audit",
+            "store",
+            "stream",
+            "pool",
+            "metrics",
+        ):
             made = self.__dict__.pop(name, None)
             if made is not None:
                 made.close()
@@ -256,6 +268,15 @@ class Node:
         from pacs.services.commitment import Commitments
 
         return Commitments(self.books, self.store)
+
+    @once
+    def forwarding(self) -> "Forwarding":
+        """What rules send on."""
+        from pacs.services.forward import Forwarding
+        from pacs.services.forward_rules import RuleBook
+
+        rules = RuleBook(self.settings.rules_file, required=self.settings.dicom_rules is not None)
+        return Forwarding(self.books, self.changes, rules)
 
     @once
     def lifecycle(self) -> "Lifecycle":

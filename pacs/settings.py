@@ -118,6 +118,12 @@ class Settings:
         None,
         shown="peers.toml beside this file",
     )
+    dicom_rules: Path | None = row(
+        "DICOM",
+        "What is forwarded where. Read again when it changes.",
+        None,
+        shown="rules.toml beside the peers file",
+    )
     dicom_tls_port: int = row("DICOM", "TLS for DIMSE (usually 2762); 0 = off.", 0, limits=PORT, shown="unset")
     dicom_tls_cert: Path | None = row("DICOM", "Our certificate and its chain (PEM).", None, shown="unset")
     dicom_tls_key: Path | None = row("DICOM", "Its private key (PEM).", None, shown="unset")
@@ -235,6 +241,10 @@ class Settings:
     @property
     def peers_file(self) -> Path:
         return self.dicom_peers or default_config_file(self.home).with_name("peers.toml")
+
+    @property
+    def rules_file(self) -> Path:
+        return self.dicom_rules or self.peers_file.with_name("rules.toml")
 
     @property
     def run_dir(self) -> Path:

@@ -22,6 +22,11 @@ WARNINGS = frozenset({0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007})  # stored
 log = structlog.get_logger()
 
 
+def is_stored(status: int) -> bool:
+    """Whether a C-STORE with this status has put the object there, with a remark or without."""
+    return status == Status.SUCCESS or status in WARNINGS
+
+
 @dataclass
 class Tally:
     """The counts of one retrieval."""
@@ -31,7 +36,7 @@ class Tally:
     warning: int = 0
     failed_uids: list[str] = field(default_factory=list)
 
-    def note(self, sop_instance_uid: str, status: int) -> None:
+    def note(self, sop_instance_uid: str, status: int, _why: str = "") -> None:
         """One sub-operation ended with this status."""
         self.remaining -= 1
         if status == Status.SUCCESS:
@@ -180,8 +185,8 @@ class Delivery:
 
     def _count(self, candidate: Candidate, status: int, why: str) -> None:
         self.tried += 1
-        self._tally.note(candidate.sop_instance_uid, status)
-        if status != Status.SUCCESS and status not in WARNINGS:
+        self._tally.note(candidate.sop_instance_uid, status, why)
+        if not is_stored(status):
             log.warning("not_sent", sop_instance_uid=candidate.sop_instance_uid, status=f"{status:#06x}", reason=why)
         self._watch.progress()
 

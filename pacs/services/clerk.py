@@ -38,7 +38,11 @@ TABLES = (
     "pacs.services.sessions:DUTIES",
     "pacs.services.demo:DUTIES",
     "pacs.services.commitment:DUTIES",
+    "pacs.services.steps:DUTIES",
+    "pacs.services.worklist:DUTIES",
     "pacs.dimse.report:DUTIES",
+    "pacs.services.forward:DUTIES",
+    "pacs.dimse.courier:DUTIES",
 )
 LOCK = 0x46494C4D  # one clerk a database
 STAND_BY_SECONDS = 1.0

@@ -64,3 +64,6 @@ CREATE TABLE forward_destination (
     message             text NOT NULL DEFAULT '',
     changed_at          timestamptz NOT NULL DEFAULT now()
 );
+
+-- up to where the change feed has been looked at for rules: what was stored before rules existed is not forwarded
+INSERT INTO node_state (key, value) SELECT 'forward_cursor', to_jsonb(coalesce(max(seq), 0)) FROM change_feed;

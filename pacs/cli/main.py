@@ -42,6 +42,7 @@ VERBS = (
     Verb("backup", "save database, objects, models and configuration while the node runs", "pacs.cli.backup", "needed"),
     Verb("restore", "bring a backup back into an empty system, then verify", "pacs.cli.restore", servers="needed"),
     Verb("verify", "compare index and store, and every byte with its digest", "pacs.cli.verify", servers="needed"),
+    Verb("rules", "what is forwarded where, what waits, what was given up", "pacs.cli.rules", servers="running"),
     Verb("peers", "who is known by AE title, and whether one can be reached", "pacs.cli.peers", servers="running"),
     Verb("create-admin", "make the first administrator", "pacs.cli.create_admin", servers="filled"),
     Verb("user", "who has an account, and what may they do", "pacs.cli.user", servers="filled"),

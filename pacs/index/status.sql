@@ -18,7 +18,10 @@ SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS outbox,
           FROM outbox WHERE sent_at IS NULL) AS outbox_age_seconds,
        (SELECT count(*) FROM tombstone) AS to_unlink,
        (SELECT count(*) FROM conflict WHERE state = 'open') AS conflicts,
-       (SELECT count(*) FROM patient_conflict) AS patient_conflicts;
+       (SELECT count(*) FROM patient_conflict) AS patient_conflicts,
+       (SELECT count(*) FROM commitment WHERE state IN ('asked', 'checked')) AS commitments,
+       (SELECT count(*) FROM forward_item WHERE state = 'waiting') AS to_forward,
+       (SELECT count(*) FROM forward_item WHERE state = 'dead') AS forward_dead;
 
 -- name: findings
 -- Damage that the sweep and the scrub found and nobody cured, by kind.

@@ -107,6 +107,11 @@ class StatusBoard:
         rules = (
             (free_gb < self.reserve_gb, f"{free_gb:.1f} GB of disk are left", "free space, or lower DISK_RESERVE_GB"),
             (doors and "clerk" not in status.processes, "no clerk is at work", "filmroom serve clerk"),
+            (
+                status.queues["forward_dead"],
+                f"{status.queues['forward_dead']} objects were not forwarded",
+                "filmroom rules dead",
+            ),
             (late > OUTBOX_LATE_SECONDS, f"events wait for {late:.0f} s", "look at the clerk's log and at Redis"),
             (window.on, window.sentence.rstrip("."), "filmroom maintenance off"),
             (unready, f"{len(unready)} sidecars cannot run models", unready[0]["message"] if unready else ""),

@@ -5,13 +5,14 @@ values are reduced to their type, exceptions to their type and place: a driver's
 """
 
 import fcntl
+import itertools
 import logging
 import os
 import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -22,15 +23,16 @@ from uuid import UUID
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
 
 from pacs.errors import FilmroomError
 from pacs.settings import Settings
 
 Event = MutableMapping[str, Any]
+Family = tuple[str, str, str]  # name, the lines that say what it is, the lines of its samples
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 WITHHELD = "[withheld]"
@@ -168,6 +170,7 @@ class Metrics:
         self.component = component
         self.registry = CollectorRegistry()
         self._made: dict[str, Counter | Gauge | Histogram | None] = {}
+        self._written: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
         self._place: Place | None = None
         self._stop = threading.Event()
@@ -212,6 +215,7 @@ class Metrics:
             if self._place is not None:
                 return
             self._place = Place.take(folder, self.component)
+            self._written.clear()
         threading.Thread(target=self._share_until_closed, name="metrics", daemon=True).start()
 
     def close(self) -> None:
@@ -223,29 +227,37 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus text of this process and of those that share the folder and live."""
-        families: dict[str, Metric] = {}
-        for family in (*self._own(), *self._others()):
-            if family.name in families:
-                families[family.name].samples.extend(family.samples)
-            else:
-                families[family.name] = family
-        return generate_latest(_Families(families.values()))
+        families: dict[str, list[str]] = {}
+        for name, head, lines in (*self._own(), *self._others()):
+            families.setdefault(name, [head]).append(lines)
+        return "".join(itertools.chain.from_iterable(families.values())).encode()
 
-    def _own(self) -> Iterator[Metric]:
+    def _own(self) -> Iterator[Family]:
         ours = {"component": self.component, "process": f"{HOST}-{self._place.number if self._place else 0}"}
         for family in self.registry.collect():
-            samples = [
-                sample._replace(labels={**ours, **sample.labels})
+            number: Callable[[float], str] = floatToGoString
+            lines = [
+                f"{self._series(sample, ours)} {number(sample.value)}\n"
                 for sample in family.samples
                 if not sample.name.endswith("_created")
             ]
-            yield _family(family.name, family.documentation, family.type, samples)
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            text = family.documentation.replace("\n", " ")
+            yield family.name, f"# HELP {name} {text}\n# TYPE {name} {family.type}\n", "".join(lines)
 
-    def _others(self) -> Iterator[Metric]:
+    def _series(self, sample: Sample, ours: dict[str, str]) -> str:
+        """Name and labels as they are written, kept: writing them costs ten times what the value does."""
+        key = (sample.name, *sample.labels.values())
+        kept = self._written.get(key)
+        if kept is None:
+            labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in {**ours, **sample.labels}.items())
+            kept = self._written[key] = f"{sample.name}{{{labels}}}"
+        return kept
+
+    def _others(self) -> Iterator[Family]:
         for content in self._place.others() if self._place else ():
-            with suppress(orjson.JSONDecodeError):  # of another version of ours
-                for name, text, kind, samples in orjson.loads(content):
-                    yield _family(name, text, kind, [Sample(*sample) for sample in samples])
+            with suppress(orjson.JSONDecodeError, ValueError, TypeError):  # of another version of ours
+                yield from [(str(name), str(head), str(lines)) for name, head, lines in orjson.loads(content)]
 
     def _share_until_closed(self) -> None:
         while not self._stop.is_set():
@@ -255,11 +267,7 @@ class Metrics:
 
     def publish(self) -> None:
         """Write the shared file now."""
-        families = [
-            (family.name, family.documentation, family.type, [(s.name, s.labels, s.value) for s in family.samples])
-            for family in self._own()
-        ]
-        content = orjson.dumps(families)
+        content = orjson.dumps(list(self._own()))
         with self._lock:
             if not self._stop.is_set() and self._place is not None:
                 self._place.write(content)
@@ -325,15 +333,5 @@ def _locked(path: Path) -> int | None:
     return lock
 
 
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> list[Metric]:
-        return self._families
-
-
-def _family(name: str, text: str, kind: str, samples: list[Sample]) -> Metric:
-    family = Metric(name, text, kind)
-    family.samples = samples
-    return family
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -17,8 +17,7 @@ from tests.deploy.proxied import wait_for
 METRIC = re.compile(r"\b((?:filmroom|process)_[a-z_]+|up)\b(?:\{([^}]*)\})?")
 GROUPING = re.compile(r"\b(by|without) \(([^)]*)\)")
 SUFFIXES = ("_total", "_bucket", "_count", "_sum", "")
-BEYOND = {"instance", "job", "component", "le"}  # given by Prometheus, by the node to every sample, by histograms
-MAKERS = {"counter": 2, "gauge": 2, "histogram": 2, "_set": 3}  # where the labels stand in their arguments
+BEYOND = {"instance", "job", "component", "process", "le"}  # of Prometheus, of every sample, of histograms
 
 
 def rules():
@@ -46,13 +45,22 @@ def made():
 
 
 def makings(file: Path):
-    for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        name = getattr(call.func, "attr", getattr(call.func, "id", "")) if isinstance(call, ast.Call) else ""
-        if name in MAKERS:
-            words = [argument for argument in call.args if not isinstance(argument, ast.Name | ast.Attribute)]
-            if words and isinstance(words[0], ast.Constant) and str(words[0].value).startswith("filmroom_"):
-                labels = next((ast.literal_eval(word) for word in words if isinstance(word, ast.Tuple | ast.List)), ())
-                yield words[0].value, set(labels)
+    """Calls, and rows of tables, that hold a metric's name, and after it its labels if it has any."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            words = [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, ast.Tuple):
+            words = node.elts
+        else:
+            continue
+        names = [word.value for word in words if isinstance(word, ast.Constant) and is_metric(word.value)]
+        if names:
+            labels = next((ast.literal_eval(word) for word in words if isinstance(word, ast.Tuple | ast.List)), ())
+            yield names[0], set(labels)
+
+
+def is_metric(word: object):
+    return isinstance(word, str) and re.fullmatch(r"filmroom_[a-z_]+", word) is not None
 
 
 def test_every_metric_asked_for_is_one_that_the_code_makes_with_these_labels(made):
@@ -72,6 +80,7 @@ def test_every_metric_asked_for_is_one_that_the_code_makes_with_these_labels(mad
 
 def test_a_living_node_tells_every_metric_that_is_asked_for(running_node):
     asked = {name for expression in expressions() for name, _ in METRIC.findall(GROUPING.sub("", expression))} - {"up"}
+    asked |= named_in_runbook()
     missing: set[str] = set()
 
     def all_told() -> bool:
@@ -82,6 +91,19 @@ def test_a_living_node_tells_every_metric_that_is_asked_for(running_node):
         return not missing
 
     wait_for(all_told, missing)  # each process tells its own every few seconds
+
+
+def named_in_runbook():
+    """The metrics that docs/runbook.md tells its readers of."""
+    text = (shipped.ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    return set(re.findall(r"`((?:filmroom|process)_[a-z_]+)(?:\{[^`]*)?`", text))
+
+
+def test_what_is_told_parses_without_a_series_twice_and_quickly(running_node):
+    text = httpx.get(f"{running_node.http_url}/metrics").text
+    series = [(s.name, tuple(sorted(s.labels.items()))) for family in families(text) for s in family.samples]
+    assert len(series) == len(set(series)) > 100
+    assert all({"component", "process"} <= dict(labels).keys() for _, labels in series)
 
 
 def test_expressions_are_whole():
@@ -95,8 +117,10 @@ def test_expressions_are_whole():
 def test_alerts_have_the_numbers_of_the_runbook():
     found = {rule["alert"]: rule["expr"] for rule in rules()}
     numbers = {"HttpSlow": 0.5, "DimseSlow": 0.5, "HttpErrors": 0.01, "DimseErrors": 0.01, "Cpu": 0.8, "Memory": 0.8}
+    numbers |= {"DatabaseConnections": 0.8, "RedisMemory": 0.8, "QueueOld": 300, "Certificate": 14, "Disk": 0.1}
+    assert {"FilmroomAiDead", "FilmroomServerAway", "FilmroomAuditLost"} <= found.keys()
     for name, number in numbers.items():
-        assert found[f"Filmroom{name}"].endswith(f" > {number:g}")
+        assert re.search(rf" [<>] {number:g}$", found[f"Filmroom{name}"])
     for rule in rules():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"]

@@ -171,6 +171,16 @@ def test_processes_of_one_component_on_one_home_are_told_apart(tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
+@given(st.text(), st.floats())
+def test_any_label_and_any_number_come_back_from_the_text(text, number):
+    metrics = telemetry.Metrics("web")
+    metrics.gauge("filmroom_x", "Says \\ and\nmore.", ["of"]).labels(text).set(number)
+    rendered = metrics.render().decode()
+    [sample] = [s for f in text_string_to_metric_families(rendered) for s in f.samples if s.name == "filmroom_x"]
+    assert sample.labels["of"] == text
+    assert sample.value == number or number != number
+
+
 def _require_whole(text):
     """It parses, and no series is there twice."""
     series = [

@@ -195,6 +195,10 @@ SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = 'audit':
 -- What the sweep, the scrub and readers wrote down.
 SELECT kind, object_name, sop_instance_uid FROM finding WHERE cured_at IS NULL ORDER BY pk LIMIT 5000;
 
+-- name: administrators
+-- Accounts that may do everything and may come in.
+SELECT count(*) AS rows FROM account WHERE 'admin' = ANY(roles) AND NOT disabled;
+
 -- name: demo
 -- Studies that were seeded.
 SELECT study_uid FROM study WHERE demo ORDER BY pk;

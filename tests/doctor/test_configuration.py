@@ -143,6 +143,11 @@ def test_an_open_archive_proxies_that_are_everybody_and_demo_data_are_named(conf
     assert configured("demo-data", settings=dataclasses.replace(production, enable_demo_data=True))
 
 
+def test_a_login_that_nobody_can_pass_is_named(configured, settings):
+    assert configured("no-admin") == []
+    assert configured("no-admin", settings=dataclasses.replace(settings, auth_mode="required"))
+
+
 def test_files_that_others_may_read_are_named_and_closed(looked, configured, settings):
     key = settings.home / "secret_key"
     key.write_text("x" * 40)
@@ -424,21 +429,48 @@ def test_an_old_schema_is_named_and_its_data_is_not_judged(looked, settings, emp
 # who belongs to whom
 
 
-def test_the_store_of_another_database_is_named(configured, node, settings, looked):
+def test_the_store_of_another_database_is_named_and_nothing_is_cured_by_it(configured, looked, node, settings):
     put(node, part10(ct()))
     mark(node)
     assert configured("strange-store") == []
     file, name = settings.storage_dir / "store-id", name_of(settings.storage_dir)
+    for other in ("f" * 32, ""):
+        file.write_text(other)
+        assert configured("strange-store") == []  # its objects are there, as after a restore: the clerk names it again
+        mark(node)
+        assert name_of(settings.storage_dir) == name
+    objects, away = settings.storage_dir / "objects", settings.home / "away"
+    objects.rename(away)
+    objects.mkdir()
+    assert configured("strange-store") == []  # the same store, which has lost its files
     file.write_text("f" * 32)
-    assert "another" in configured("strange-store")[0].what
-    file.unlink()
-    report = looked([check for check in CHECKS if check.name == "strange-store"], fix=True)
-    assert report.found
-    assert report.well
+    mark(node)
+    assert "is another" in configured("strange-store")[0].what
+    report = looked([check for check in CHECKS if check.name == "missing-file"], fix=True, accept_loss=True)
+    assert "strange-store" in report.found[0].failed
+    objects.rmdir()
+    assert "mounted" in configured("strange-store")[0].what
+    away.rename(objects)
+    mark(node)
+
+
+def test_an_empty_database_before_a_store_with_objects_of_another_is_named(settings, node, template_database, looked):
+    from pacs.node import build
+    from tests.conftest import TEMPLATE, _create_database
+
+    put(node, part10(ct()))
+    mark(node)
+    name = name_of(settings.storage_dir)
+    fresh = dataclasses.replace(settings, database_url=_create_database(template_database, TEMPLATE))
+    other = build(fresh, component="other")
+    mark(other)
+    report = looked([check for check in CHECKS if check.name == "strange-store"], settings=fresh, node=other)
+    assert names(report) == ["strange-store"]
+    other.close()
     assert name_of(settings.storage_dir) == name
 
 
-def test_a_store_without_its_objects_is_never_named_again(looked, node, settings):
+def test_a_store_without_its_objects_is_never_named_again(configured, node, settings):
     put(node, part10(ct()))
     mark(node)
     name, away = name_of(settings.storage_dir), settings.home / "the-right-disk"
@@ -446,8 +478,7 @@ def test_a_store_without_its_objects_is_never_named_again(looked, node, settings
     (settings.storage_dir / "objects").mkdir(parents=True)
     mark(node)
     assert name_of(settings.storage_dir) == ""
-    report = looked([check for check in CHECKS if check.name == "strange-store"], fix=True)
-    assert "not its file store" in report.found[0].failed
+    assert "is another" in configured("strange-store")[0].what
     shutil.rmtree(settings.storage_dir)
     away.rename(settings.storage_dir)
     assert name_of(settings.storage_dir) == name

@@ -120,6 +120,11 @@ def open_access(case: Case) -> Iterator[Finding]:
         yield Finding(what, examples=("AUTH_MODE",), severity=ERROR if _production(case) else WARNING)
 
 
+def no_admin(case: Case) -> Iterator[Finding]:
+    if case.settings.login_required and not case.rows("administrators")[0]["rows"]:
+        yield Finding("A login is asked, and no account is an administrator's: nobody can come in.")
+
+
 def trusted_proxies(case: Case) -> Iterator[Finding]:
     wide = [network for network in case.settings.trusted_proxies if network.endswith("/0")]
     if wide:
@@ -219,6 +224,8 @@ CHECKS = (
           "ALTER ROLE ... PASSWORD, then DATABASE_URL", database_password),
     Check("open-access", "configuration", "an archive that asks nobody for a name", "AUTH_MODE=auto, then restart",
           open_access),
+    Check("no-admin", "configuration", "a login that nobody can pass",
+          "filmroom create-admin --username NAME --email ADDRESS", no_admin, needs=("schema",)),
     Check("trusted-proxies", "configuration", "proxies that are everybody", "name the proxy's own network",
           trusted_proxies),
     Check("demo-data", "configuration", "demo data in production", "filmroom demo purge --apply", demo_data),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
 
-from pacs.errors import Conflict, Unavailable
+from pacs.errors import Unavailable
 from pacs.index.named import queries
 from pacs.services.books import Books
 from pacs.services.doctor.case import Case
-from pacs.services.doctor.finding import DOCTOR_FIX, Check, Finding
+from pacs.services.doctor.finding import Check, Finding
 from pacs.services.duties import Duty
 from pacs.store.base import Store
 from pacs.store.folders import sync_folder
@@ -43,29 +43,32 @@ def known(books: Books) -> str:
 
 
 def agree(books: Books, store: Store, root: Path) -> bool:
-    """Give both the same name where one has none and the other's objects are there. Whether they have the same then.
+    """Give both the same name where they prove to belong together. Whether they have the same then.
 
     Raises Unavailable.
     """
     ours, theirs = name_of(root), known(books)
-    if ours and theirs:
-        return ours == theirs
-    if not (root / "objects").is_dir() or not _belongs(books, store):
-        return not theirs
-    name = ours or theirs or uuid.uuid4().hex
+    if ours and ours == theirs:
+        return True
+    if not (root / "objects").is_dir() or not _belong(books, store, named=bool(ours)):
+        return False
+    name = theirs or ours or uuid.uuid4().hex
     with books.transaction() as cursor:
         cursor.execute(SQL["remember"], {"key": KEY, "value": Jsonb({"name": name})})
     name = known(books)  # another clerk may have been first
-    if name_of(root) != name:
+    if ours != name:
         _write(root, name)
     return True
 
 
-def _belongs(books: Books, store: Store) -> bool:
-    """Whether what the index named last is in this store."""
+def _belong(books: Books, store: Store, *, named: bool) -> bool:
+    """Whether what the index named last is in the store. An empty index proves nothing to a store that bears a name
+    and holds objects: somebody else's, most likely."""
     with books.transaction() as cursor:
         names = [row["object_name"] for row in cursor.execute(SQL["newest_objects"], {"limit": PROOF}).fetchall()]
-    return not names or any(store.size(name) is not None for name in names)
+    if names:
+        return any(store.size(name) is not None for name in names)
+    return not (named and any(store.size(name) for names in store.folders() for name in names))
 
 
 def _write(root: Path, name: str) -> None:
@@ -88,30 +91,17 @@ def mark(node: "Node") -> None:
 def strange(case: Case) -> Iterator[Finding]:
     root = case.settings.storage_dir
     ours, theirs = name_of(root), known(case.node.books)
-    if ours and theirs and ours != theirs:
-        what = f"The database belongs to the file store {theirs[:8]}, and this is {ours[:8]}: one of them is another's."
-        yield Finding(what, examples=(str(root),))
-    elif theirs and not ours and (root / "objects").is_dir():
-        yield Finding(
-            "The file store has lost its name: is the right disk mounted?", examples=(str(root),), items=(root,)
-        )
-    elif theirs and not ours:
-        yield Finding("The database knows a file store, and there is none: is its disk mounted?", examples=(str(root),))
+    where = (str(root),)
+    if theirs and not (root / "objects").is_dir():
+        yield Finding("The database knows a file store, and there is none: is its disk mounted?", examples=where)
+    elif ours != theirs and not _belong(case.node.books, case.node.store, named=bool(ours)):
+        named = f"the database names {theirs[:8] or 'none'}, this one is {ours[:8] or 'without a name'}"
+        yield Finding(f"The file store holds nothing of what the index names, and is another: {named}.", examples=where)
 
 
-def name_again(case: Case, finding: Finding) -> str:
-    """Where the objects that the index named last are there, it is the right one."""
-    if not finding.items:
-        raise Conflict("Nobody but you can say which of them is the right one.")
-    if not _belongs(case.node.books, case.node.store):
-        raise Conflict("None of the objects that the index named last is there: this is not its file store.")
-    agree(case.node.books, case.node.store, case.settings.storage_dir)
-    return "Its objects are there: the name was written again."
-
-
-CURE = f"mount the right disk, or correct DICOM_STORAGE_DIR or DATABASE_URL; {DOCTOR_FIX} names a store again whose objects are there"  # noqa: E501
+CURE = "mount the right disk, or correct DICOM_STORAGE_DIR or DATABASE_URL"
 CHECKS = (
     Check("strange-store", "configuration", "a database and a file store that do not belong together", CURE, strange,
-          name_again, ("schema",)),
+          needs=("schema",)),
 )  # fmt: skip
 DUTIES = (Duty("name-store", PERIOD_SECONDS, mark),)

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from pacs.errors import FilmroomError
+from pacs.errors import Conflict, FilmroomError
 from pacs.services.doctor import configuration, files, host, marker, records, servers, structure, work
 from pacs.services.doctor.case import Case
 from pacs.services.doctor.finding import Check, Finding
@@ -102,10 +102,13 @@ def examine(case: Case, checks: Sequence[Check] = CHECKS, tell: Callable[[str], 
 
 def treat(case: Case, report: Report) -> Iterator[Diagnosis]:
     """Cure what can be cured, one finding after another; yields each when it is cured or could not be."""
-    for one in report.found:
-        if one.check.fix is None:
-            continue
+    curable = [one for one in report.found if one.check.fix is not None]
+    strange = any("store" in one.check.needs for one in curable) and any(marker.strange(case))
+    for one in curable:
         try:
+            if strange and "store" in one.check.needs:
+                raise Conflict("Database and file store do not belong together (strange-store): cure that first.")
+            assert one.check.fix is not None
             one.done = one.check.fix(case, one.finding)
         except FilmroomError as error:
             one.failed = error.message

@@ -71,6 +71,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
         for number, content in zip(numbers, contents, strict=True)
     )
     headers = {"etag": tag, "cache-control": "private"}
+    if len(numbers) == 1:  # it is in memory by now: to stream it would only cost turns of threads
+        return Response(b"".join(frame(writer, parts)), headers={**headers, "content-type": writer.content_type})
     return Streamed(frame(writer, parts), media_type=writer.content_type, headers=headers)
 
 

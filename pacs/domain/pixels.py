@@ -20,6 +20,7 @@ from pacs.domain.frames import Description
 from pacs.domain.syntaxes import OCTET_STREAM, SYNTAXES
 
 BUDGET = 1 << 30  # bytes of one decoded frame
+THREADS = 2  # of one JPEG 2000 frame: code blocks are independent, and somebody waits
 
 Array = NDArray[Any]
 
@@ -226,7 +227,7 @@ def _jpeg_2000(raw: bytes, description: Description) -> Decoded:
     """JPEG 2000, high throughput included: OpenJPEG refuses a damaged stream, where imagecodecs' OpenJPH hands out
     whatever the memory held."""
     _checked(codestreams.jpeg_2000(raw), description)
-    array = imagecodecs.jpeg2k_decode(raw)
+    array = imagecodecs.jpeg2k_decode(raw, numthreads=THREADS)
     return Decoded(_as_described(array, description), _inverted(description))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from tests.bench import retrieves, stores, web
+from tests.bench import reads, retrieves, stores, web
 from tests.bench.material import LARGE, PER_STUDY, SMALL, make
 from tests.bench.servers import STARTERS, Server, free_port, installed
 
@@ -70,6 +70,8 @@ class Bench:
             if server.has_web():
                 self._stow(server)
                 self._reads(server)
+                for work, unit, figure in reads.figures(server, folder, self.scale):
+                    self.note(server, work, unit, figure)
 
     def _stores(self, server: Server) -> None:
         slow = 0.25 if server.name != "filmroom" else 1.0  # rivals wait 44 ms a message for this sender

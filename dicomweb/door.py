@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicomweb import urls
+from dicomweb.guard import exchange
 from dicomweb.resources import run
 from pacs.domain.roles import ADMIN, PERMISSIONS, PUBLIC, SIGNED_IN, Credential, Identity, identity
 from pacs.domain.uids import is_uid
@@ -56,7 +57,7 @@ class Door:
         credential = bearer(request, strict=self.settings.login_required)
         if credential is not None:
             return await self._shown(credential)
-        cookie = session_cookie(request, self.settings)
+        cookie = session_cookie(request)
         if cookie is not None:
             try:
                 return await self._shown(Credential("cookie", cookie))
@@ -123,16 +124,11 @@ def bearer(request: Request, *, strict: bool) -> Credential | None:
     return Credential("bearer", text.strip(" "))
 
 
-def session_cookie(request: Request, settings: Settings) -> str | None:
+def session_cookie(request: Request) -> str | None:
     """What a signed-in browser carries; behind TLS only what plain HTTP cannot have set."""
     if "cookie" not in request.headers:
         return None
-    return request.cookies.get(SECURE_COOKIE if is_secure(request, settings) else COOKIE) or None
-
-
-def is_secure(request: Request, settings: Settings) -> bool:
-    """Whether the client came over TLS, as far as we or a proxy that we trust can tell."""
-    return urls.base(request, settings).startswith("https://")
+    return request.cookies.get(SECURE_COOKIE if exchange(request.scope).secure else COOKIE) or None
 
 
 class Page:

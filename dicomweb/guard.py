@@ -51,6 +51,7 @@ class Exchange:
     begun: float
     declared: int | None  # Content-Length, None where chunked or absent
     whole: bool  # nothing of the body is still to come
+    secure: bool = False  # the client came over TLS, as far as we or a proxy that we trust can tell
     limit: int = SMALL_BODY
     received: int = 0
     waited: float = 0.0
@@ -90,7 +91,8 @@ class Guard:
                 "access-control-expose-headers": CORS_EXPOSED,
                 "vary": "Origin",
             }
-        if urls.base(HTTPConnection(scope), self.settings).startswith("https://"):
+        ours.secure = urls.base(HTTPConnection(scope), self.settings).startswith("https://")
+        if ours.secure:
             ours.headers["strict-transport-security"] = HSTS
         try:
             await self._pass(scope, headers, _Receiving(receive, ours), _Sending(receive, send, ours))

@@ -7,6 +7,7 @@ a port (dicomweb-client sends one) takes the port that we listen on.
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from starlette.requests import HTTPConnection
 
@@ -32,9 +33,14 @@ def base(request: HTTPConnection, settings: Settings) -> str:
 
 def trusted(request: HTTPConnection, settings: Settings) -> bool:
     """Whether the peer is one of TRUSTED_PROXIES (addresses or networks)."""
+    return bool(settings.trusted_proxies) and _within(_peer(request), settings.trusted_proxies)
+
+
+@lru_cache(1024)  # every request asks, and peers are few
+def _within(peer: str, networks: tuple[str, ...]) -> bool:
     try:
-        peer = ipaddress.ip_address(_peer(request))
-        return any(peer in ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies)
+        address = ipaddress.ip_address(peer)
+        return any(address in ipaddress.ip_network(network, strict=False) for network in networks)
     except ValueError:
         return False
 

@@ -15,7 +15,8 @@ from starlette.responses import RedirectResponse, Response
 from dicomweb import auth, problems
 from dicomweb.auth import line
 from dicomweb.console.shown import shown
-from dicomweb.door import COOKIE, LOGIN, SECURE_COOKIE, is_secure, may_come_from
+from dicomweb.door import COOKIE, LOGIN, SECURE_COOKIE, may_come_from
+from dicomweb.guard import exchange
 from dicomweb.resources import identity_of, run, source
 from pacs.errors import BadRequest, FilmroomError, Forbidden, Unauthorized
 
@@ -85,7 +86,7 @@ class Login:
             number,
             max_age=FORM_SECONDS,
             path=LOGIN,
-            secure=is_secure(request, self.node.settings),
+            secure=exchange(request.scope).secure,
             httponly=True,
             samesite="strict",
         )
@@ -118,7 +119,7 @@ class Login:
             raise Forbidden(STALE)
 
     def _set(self, request: Request, response: Response, carried: str) -> None:
-        secure = is_secure(request, self.node.settings)
+        secure = exchange(request.scope).secure
         name = SECURE_COOKIE if secure else COOKIE
         response.set_cookie(name, carried, path="/", secure=secure, httponly=True, samesite="lax")
         response.delete_cookie(FORM_COOKIE, path=LOGIN)

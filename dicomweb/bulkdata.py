@@ -1,4 +1,7 @@
-"""WADO-RS bulk data: what metadata names by BulkDataURI, and the pixel data of many instances (PS3.18 10.4.1.1.5)."""
+"""WADO-RS bulk data: what metadata names by BulkDataURI, and the pixel data of many instances (PS3.18 10.4.1.1.5).
+
+Compressed pixel data of several frames comes frame by frame: joined, nobody could tell where one ends.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,13 +17,16 @@ from dicomweb.negotiate import Offer
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
 from pacs.domain.levels import Scope
-from pacs.domain.syntaxes import OCTET_STREAM
+from pacs.domain.syntaxes import OCTET_STREAM, SYNTAXES
 from pacs.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
     from pacs.node import Node
     from pacs.services.retrieve import Bulk, StoredInstance
 
+Part = tuple[str, str, Iterator[bytes]]  # content type, location, chunks
+
+PIXELS = "7FE00010"
 PIXEL_DATA = ("7FE00008", "7FE00009", "7FE00010")  # float, double float, and the usual kind
 ANY = Offer(OCTET_STREAM, multipart=True)
 
@@ -32,6 +38,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
         raise BadRequest("A bulk data path is tag, item, tag ... with slashes between.")
     scope = scope_of(request)
     instance = (await run(lambda: node.retrieve.locate(scope)))[0]
+    if path == PIXELS and by_frames(instance):
+        return await _frames(node, request, instance)
     bulk = await run(lambda: node.retrieve.bulk(instance, path))
     alone, parts = Offer(bulk.media_type), Offer(bulk.media_type, multipart=True)
     plain = () if bulk.media_type == OCTET_STREAM else (Offer(OCTET_STREAM), ANY)
@@ -41,8 +49,38 @@ async def retrieve(node: "Node", request: Request) -> Response:
         return not_modified(tag)
     if offer.multipart:
         here = f"{urls.root(request, node.settings)}{path_of(scope)}/bulkdata/{path}"
-        return _multipart(iter([(here, bulk)]), offer.media_type)
+        return _multipart(iter([(offer.media_type, here, iter(bulk.parts))]), offer.media_type)
     return _single(request, bulk, tag)
+
+
+def by_frames(instance: "StoredInstance") -> bool:
+    """Whether the pixel data is a number of code streams, which are told apart by frames."""
+    syntax = SYNTAXES.get(instance.transfer_syntax_uid)
+    return instance.number_of_frames > 1 and syntax is not None and syntax.encapsulated and not syntax.video
+
+
+async def _frames(node: "Node", request: Request, instance: "StoredInstance") -> Response:
+    """Compressed frames, a part each; by itself, as octets, all of their bytes in order."""
+    kind = SYNTAXES[instance.transfer_syntax_uid].media_type
+    offer = accepted(request, *dict.fromkeys((Offer(kind, multipart=True), ANY, Offer(OCTET_STREAM))))[0].offer
+    tag = etag(instance.sha256[:32], PIXELS, weak=offer.multipart)
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    if not offer.multipart:
+        return _single(request, await run(lambda: node.retrieve.bulk(instance, PIXELS)), tag)
+    writer = Writer(kind)
+    parts = await run(lambda: begun(_frame_parts(node, instance, urls.root(request, node.settings))))
+    headers = {"etag": tag, "cache-control": "private"}
+    return Streamed(frame(writer, parts), media_type=writer.content_type, headers=headers)
+
+
+def _frame_parts(node: "Node", instance: "StoredInstance", root: str) -> "Iterator[Part]":
+    place = path_of(Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid))
+    uid = instance.transfer_syntax_uid
+    kind = f"{SYNTAXES[uid].media_type}; transfer-syntax={uid}"
+    found = node.retrieve.frames(instance, range(1, instance.number_of_frames + 1))
+    for number, content in enumerate(found.parts, 1):
+        yield kind, f"{root}{place}/frames/{number}", iter((content,))
 
 
 async def retrieve_all(node: "Node", request: Request) -> Response:
@@ -81,28 +119,33 @@ def bulk_uris(row: dict[str, Any]) -> Iterator[str]:
                 yield from bulk_uris(item)
 
 
-def _of_uris(
-    node: "Node", instances: "dict[str, StoredInstance]", uris: list[str], root: str
-) -> "Iterator[tuple[str, Bulk]]":
+def _of_uris(node: "Node", instances: "dict[str, StoredInstance]", uris: list[str], root: str) -> "Iterator[Part]":
     for uri in uris:
         place, _, path = uri.partition("/bulkdata/")
         instance = instances[place.rpartition("/")[2]]
-        yield uri.replace(BASE.decode(), root), node.retrieve.bulk(instance, path)
+        if path == PIXELS and by_frames(instance):
+            yield from _frame_parts(node, instance, root)
+            continue
+        bulk = node.retrieve.bulk(instance, path)
+        yield bulk.media_type, uri.replace(BASE.decode(), root), iter(bulk.parts)
 
 
-def _of_pixels(node: "Node", instances: "list[StoredInstance]", root: str) -> "Iterator[tuple[str, Bulk]]":
+def _of_pixels(node: "Node", instances: "list[StoredInstance]", root: str) -> "Iterator[Part]":
     for instance in instances:
+        if by_frames(instance):
+            yield from _frame_parts(node, instance, root)
+            continue
         place = path_of(Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid))
         for tag in PIXEL_DATA:
             try:
-                yield f"{root}{place}/bulkdata/{tag}", node.retrieve.bulk(instance, tag)
+                bulk = node.retrieve.bulk(instance, tag)
             except NotFound:
                 continue
+            yield bulk.media_type, f"{root}{place}/bulkdata/{tag}", iter(bulk.parts)
 
 
-def _multipart(found: "Iterator[tuple[str, Bulk]]", media_type: str) -> Response:
+def _multipart(parts: "Iterator[Part]", media_type: str) -> Response:
     writer = Writer(media_type)
-    parts = ((bulk.media_type, location, iter(bulk.parts)) for location, bulk in found)
     return Streamed(frame(writer, parts), media_type=writer.content_type, headers={"cache-control": "private"})
 
 

@@ -264,6 +264,7 @@ SELECT value FROM node_state WHERE key = %(key)s;
 -- A fact about the node that nobody has written down yet.
 INSERT INTO node_state (key, value) VALUES (%(key)s, %(value)s) ON CONFLICT (key) DO NOTHING;
 
--- name: newest_objects
--- What was stored last.
-SELECT object_name FROM instance ORDER BY pk DESC LIMIT %(limit)s;
+-- name: proof
+-- What was stored last, and what was stored first.
+(SELECT object_name FROM instance ORDER BY pk DESC LIMIT %(limit)s)
+UNION (SELECT object_name FROM instance ORDER BY pk LIMIT %(limit)s);

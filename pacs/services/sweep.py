@@ -11,6 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from pacs.index.named import queries
 from pacs.index.pool import transaction
+from pacs.services.doctor import marker
 from pacs.services.duties import Duty
 from pacs.services.findings import COUNTERS, MISSING_FILE, STRAY_FILE, WRONG_DIGEST, Findings
 from pacs.store.base import Store
@@ -152,7 +153,10 @@ def _boot() -> str:
 
 
 def sweep(node: "Node") -> None:
-    """Compare index and store."""
+    """Compare index and store, unless they do not belong together: then nothing of it may be judged."""
+    if not marker.agree(node.books, node.store, node.settings.storage_dir):
+        log.error("store_of_another_database", cure="filmroom doctor")
+        return
     node.sweep.strays()
     node.sweep.missing()
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from psycopg.types.json import Jsonb
 
+from pacs.domain.levels import Scope
 from pacs.services.doctor import configuration, host, servers
 from pacs.services.doctor.configuration import lenient
 from pacs.services.doctor.marker import mark, name_of
@@ -508,6 +509,16 @@ def test_a_sidecar_on_another_device_or_not_ready_is_named(configured, node, set
     node.models.absent("here:1")
 
 
+def test_a_gpu_that_is_wanted_and_not_there_is_named(configured, node, settings, monkeypatch):
+    monkeypatch.setattr(servers, "GPU_PLACES", ("/nonexistent/gpu",))
+    cuda = dataclasses.replace(settings, ai_device="cuda:0")
+    assert configured("gpu") == []
+    assert "cuda:0" in configured("gpu", settings=cuda)[0].what
+    node.models.present("far:1", ready=True, device="cuda", provider="CUDAExecutionProvider")
+    assert configured("gpu", settings=cuda) == []  # it is at another machine
+    node.models.absent("far:1")
+
+
 def test_folders_of_models_that_are_missing_or_empty_are_named(configured, settings, tmp_path):
     gone = dataclasses.replace(settings, ai_models_dir=(tmp_path / "none",))
     assert configured("no-models", settings=gone)[0].severity == "error"
@@ -544,3 +555,24 @@ def test_the_holder_of_a_port_is_found_in_another_process():
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_sweep_moves_nothing_in_the_store_of_another_database(node, settings, template_database):
+    from pacs.node import build
+    from pacs.services.sweep import sweep
+    from tests.conftest import TEMPLATE, _create_database
+
+    stored = put(node, part10(ct()))
+    [row] = node.retrieve.locate(Scope(stored.study_uid))
+    path = settings.storage_dir / "objects" / row.object_name
+    os.utime(path, (0, 0))
+    node.ingest.close()  # its file is held no longer
+    del node.__dict__["ingest"]
+    mark(node)
+    fresh = dataclasses.replace(settings, database_url=_create_database(template_database, TEMPLATE))
+    other = build(fresh, component="other")
+    sweep(other)
+    other.close()
+    assert path.exists()
+    sweep(node)
+    assert path.exists()

@@ -1,5 +1,6 @@
 """Postgres, Redis, the proxy and the sidecar: whether they keep what the node relies on."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,6 +40,7 @@ AS_GOOD = frozenset({"remote_apply", "remote_write", "local"})  # of synchronous
 PROXY_FILES = ("deploy/nginx/nginx.conf", "/etc/nginx/filmroom/nginx.conf", "/etc/nginx/sites-enabled/filmroom",
                "/etc/nginx/conf.d/filmroom.conf")  # fmt: skip
 POLICY = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
+GPU_PLACES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001, "d": 86400.0}
 
@@ -199,6 +201,17 @@ def sidecar(case: Case) -> Iterator[Finding]:
                       cure="filmroom serve ai, or AI_ENABLED=false")  # fmt: skip
 
 
+def gpu(case: Case) -> Iterator[Finding]:
+    if not case.settings.ai_enabled or not case.settings.ai_device.startswith("cuda"):
+        return
+    proved = "schema" not in case.troubles and any(
+        row["ready"] and "CUDA" in row["provider"] for row in case.node.models.sidecars()
+    )
+    if not proved and not any(map(os.path.exists, GPU_PLACES)):
+        what = f"AI_DEVICE is {case.settings.ai_device}, and this machine shows no NVIDIA GPU: no model will run."
+        yield Finding(what, examples=("AI_DEVICE",))
+
+
 def maintenance(case: Case) -> Iterator[Finding]:
     value = case.rows("recall", key="maintenance")
     window = read(value[0]["value"] if value else None)
@@ -226,6 +239,7 @@ CHECKS = (
     Check("no-clerk", "configuration", "a node without its clerk", "filmroom serve clerk", clerk, needs=("schema",)),
     Check("sidecar", "configuration", "a sidecar that cannot run models, or runs on another device than AI_DEVICE",
           "see its log; correct AI_DEVICE, or install the driver", sidecar, needs=("schema",)),
+    Check("gpu", "configuration", "AI_DEVICE=cuda without a GPU", "install the driver, or AI_DEVICE=cpu", gpu),
     Check("maintenance", "configuration", "a maintenance window that was forgotten", "filmroom maintenance off",
           maintenance, needs=("schema",)),
 )  # fmt: skip

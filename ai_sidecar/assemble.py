@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from ai_sidecar.facts import attributes_of
 from ai_sidecar.ports import SourceSeries, Unsuitable
 from ai_sidecar.runtime import Halt
 from ai_sidecar.volume import Attributes, Layout, Volume
+from pacs.services.decoders import Decoders
 
 THREADS = 2
 HOUNSFIELD = ("HU", "HU_MOD", "US")  # US: not specified, but it is a CT
@@ -33,9 +35,10 @@ def assemble(series: SourceSeries, lay_out: LayOut, halt: Halt, threads: int = T
 
     def read(number: int) -> tuple[Dataset, NDArray[Any]]:
         halt.check()
-        return decode.read(series.instances[number])
+        return decode.read(series.instances[number], decoders.decode)
 
-    with ThreadPoolExecutor(threads) as pool:
+    decoders = Decoders(threads, budget=decode.MOST_BYTES)  # their processes start when a code stream comes
+    with closing(decoders), ThreadPoolExecutor(threads) as pool:
         slices = list(pool.map(read, range(len(series.instances))))
     datasets = [dataset for dataset, _ in slices]
     layout = lay_out([attributes_of(dataset) for dataset in datasets])

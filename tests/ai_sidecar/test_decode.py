@@ -1,6 +1,7 @@
 """Stored values from every syntax that we can make here."""
 
 import io
+from contextlib import closing
 
 import imagecodecs
 import numpy as np
@@ -12,7 +13,8 @@ from pydicom.uid import UID
 
 from ai_sidecar import decode
 from ai_sidecar.ports import RunFailed
-from pacs.domain import syntaxes
+from pacs.domain import pixels, syntaxes
+from pacs.services.decoders import Decoders
 from tests.ai_sidecar.phantom import Instance, header, instance
 
 JPEG = "1.2.840.10008.1.2.4."
@@ -44,19 +46,19 @@ def test_native_values_come_as_they_were_stored(uid, dtype, bits):
     array = random_array(dtype, bits)
     dataset = image(array, bits)
     dataset.file_meta.TransferSyntaxUID = UID(uid)
-    found, pixels = decode.read(instance(dataset))
-    assert np.array_equal(pixels, array)
-    assert pixels.dtype.kind == array.dtype.kind
+    found, values = decode.read(instance(dataset))
+    assert np.array_equal(values, array)
+    assert values.dtype.kind == array.dtype.kind
     assert "PixelData" not in found
 
 
 def test_bits_above_those_stored_do_not_count():
     array = random_array("uint16", 16)
-    _, pixels = decode.read(instance(image(array, 12)))
-    assert np.array_equal(pixels, array & 0xFFF)
+    _, values = decode.read(instance(image(array, 12)))
+    assert np.array_equal(values, array & 0xFFF)
     signed = random_array("int16", 12)
-    _, pixels = decode.read(instance(image(signed & 0xFFF, 12)))
-    assert np.array_equal(pixels, signed)
+    _, values = decode.read(instance(image(signed & 0xFFF, 12)))
+    assert np.array_equal(values, signed)
 
 
 @pytest.mark.parametrize("uid", ENCODERS)
@@ -71,8 +73,8 @@ def test_compressed_values_come_as_they_were(uid, dtype, bits):
     dataset.PixelData = encapsulate([bytes(frame)])
     dataset["PixelData"].VR = "OB"
     dataset.file_meta.TransferSyntaxUID = UID(uid)
-    _, pixels = decode.read(instance(dataset))
-    assert np.array_equal(pixels, array)
+    _, values = decode.read(instance(dataset))
+    assert np.array_equal(values, array)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +92,8 @@ def test_files_of_others_decode_as_pydicom_decodes_them(name):
     except (RuntimeError, NotImplementedError):
         pytest.skip("pydicom cannot decode it here")
     with open(path, "rb") as file:
-        _, pixels = decode.read(Instance(dataset, file.read()))
-    assert np.array_equal(pixels, expected)
+        _, values = decode.read(Instance(dataset, file.read()))
+    assert np.array_equal(values, expected)
 
 
 def damaged(array=None, **attributes):
@@ -127,3 +129,24 @@ def test_what_is_no_dicom_fails():
     broken.content = io.BytesIO(b"nothing").read()
     with pytest.raises(RunFailed):
         decode.read(broken)
+
+
+def test_code_streams_are_decoded_where_they_can_do_no_harm():
+    array = random_array("uint16", 12)
+    dataset = image(array, 12)
+    stream = bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="j2k", reversible=True, bitspersample=12))
+    dataset.PixelData = encapsulate([stream])
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = UID(JPEG + "90")
+    asked = []
+
+    def elsewhere(stream, description, uid):
+        asked.append(uid)
+        return pixels.decode(stream, description, uid)
+
+    _, found = decode.read(instance(dataset), elsewhere)
+    assert np.array_equal(found, array)
+    assert asked == [JPEG + "90"]
+    with closing(Decoders(1)) as decoders:
+        _, found = decode.read(instance(dataset), decoders.decode)
+        assert np.array_equal(found, array)

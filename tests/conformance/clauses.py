@@ -6,7 +6,8 @@ letters are the contract: C common, Q search, M metadata, R retrieve, S store, U
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -131,12 +132,15 @@ def named_in(function: str) -> tuple[str, ...]:
     return tuple(found[1].upper().removeprefix("_").split("_")) if found else ()
 
 
-def functions() -> Iterator[tuple[str, str]]:
+@cache
+def functions() -> tuple[tuple[str, str], ...]:
     """File and name of every test of this folder."""
-    for file in sorted(HERE.glob("test_*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                yield file.name, node.name
+    return tuple(
+        (file.name, node.name)
+        for file in sorted(HERE.glob("test_*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
 
 
 def tests() -> dict[str, list[tuple[str, str]]]:

@@ -152,3 +152,16 @@ def test_c01_unknown_instance_is_404(http: httpx.Client) -> None:
 @pytest.mark.parametrize("accept", ["text/html", 'multipart/related; type="image/jxl"', "application/dicom"])
 def test_c05_other_types_are_406(http: httpx.Client, multi: Dataset, accept: str) -> None:
     assert get(http, multi, "1", accept).status_code == 406
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_r06_frames_of_several_fragments_are_joined(http: httpx.Client, store: Store, table: bool) -> None:
+    streams = [b"\xff\xd8\xff\xe0" + bytes([number]) * 101 + b"\xff\xd9" for number in range(1, 4)]
+    item = ct(syntax=JPEGBaseline8Bit, NumberOfFrames=3, BitsAllocated=8, BitsStored=8, HighBit=7)
+    item.PixelData = encapsulate(streams, fragments_per_frame=3, has_bot=table)
+    item["PixelData"].is_undefined_length = True
+    store(item)
+    for number, stream in enumerate(streams, 1):
+        [(headers, content)] = parts(get(http, item, str(number), OHIF))
+        assert headers["content-type"].startswith("image/jpeg")
+        assert content.rstrip(b"\0") == stream

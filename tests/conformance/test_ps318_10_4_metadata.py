@@ -1,6 +1,7 @@
 """Retrieve of metadata and bulk data (PS3.18 10.4.1.1.2, 10.4.1.1.5, Annex F): D14 to D17 of the wire contract."""
 
 import gzip
+import json
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from tests.conformance.conftest import parts, path, value
 from tests.dicomweb.objects import ct
@@ -151,3 +153,34 @@ def test_c01_a_series_of_another_study_is_not_found(http: httpx.Client, store: S
     other = ct()
     store(other)
     assert http.get(f"{path(other, 'study')}/series/{items[0].SeriesInstanceUID}/metadata").status_code == 404
+
+
+def test_m03_numbers_that_are_none_are_strings(http: httpx.Client, store: Store) -> None:
+    item = ct()
+    item.add_new(0x00189073, "FD", float("nan"))  # AcquisitionDuration
+    item.add_new(0x00186060, "FL", [float("inf"), float("-inf"), 1.5])  # RFTapPosition and more
+    item.add_new(0x00189089, "FD", [0.1, -0.0, 1e300])
+    store(item)
+    answer = http.get(f"{path(item)}/metadata")
+    found = json.loads(answer.content, parse_constant=pytest.fail)[0]
+    assert found["00189073"] == {"vr": "FD", "Value": ["NaN"]}
+    assert found["00186060"]["Value"] == ["Infinity", "-Infinity", 1.5]
+    assert found["00189089"]["Value"] == [0.1, 0, 1e300]
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, ExplicitVRLittleEndian])
+def test_m06_labels_of_pixels_agree_with_the_frames_as_stored(http: httpx.Client, store: Store, syntax: str) -> None:
+    item = ct(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    item.BitsAllocated, item.BitsStored, item.HighBit = 8, 8, 7
+    item.PixelData = bytes(range(60))
+    if syntax == RLELossless:
+        item.compress(RLELossless, generate_instance_uid=False)
+    store(item)
+    found = http.get(f"{path(item)}/metadata").json()[0]
+    assert found["00280004"]["Value"] == [item.PhotometricInterpretation]
+    assert found["00280006"]["Value"] == [item.PlanarConfiguration]
+    accept = "multipart/related; type=application/octet-stream; transfer-syntax=*"
+    [(headers, _)] = parts(http.get(f"{path(item)}/frames/1", headers={"Accept": accept}))
+    row = http.get(f"/instances?SOPInstanceUID={item.SOPInstanceUID}&includefield=AvailableTransferSyntaxUID").json()[0]
+    assert value(row, "00083002") == syntax
+    assert syntax in headers["content-type"]

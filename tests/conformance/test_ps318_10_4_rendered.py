@@ -223,3 +223,14 @@ def test_r09_frames_that_are_cut_short_are_an_honest_no(http: httpx.Client, stor
 )
 def test_r09_each_mistake_has_a_status(http: httpx.Client, item: Dataset, place: str, accept: str, status: int) -> None:
     assert http.get(f"{path(item)}/{place}", headers={"Accept": accept}).status_code == status
+
+
+def test_r11_presentation_states_are_not_rendered(http: httpx.Client, store: Store, item: Dataset) -> None:
+    state = ct(study=item.StudyInstanceUID, Modality="PR", SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1")
+    state.file_meta.MediaStorageSOPClassUID = state.SOPClassUID
+    for keyword in ("Rows", "Columns", "PixelData", "SamplesPerPixel", "PhotometricInterpretation"):
+        delattr(state, keyword)
+    store(state)
+    answer = http.get(f"{path(state)}/rendered")
+    assert answer.status_code in {404, 406}
+    assert answer.json()["message"]

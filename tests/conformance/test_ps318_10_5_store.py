@@ -1,7 +1,10 @@
 """Store (PS3.18 10.5): the acceptance checks D31 to D33 of the wire contract, on a real node."""
 
 import hashlib
-from collections.abc import Callable
+import http.client as http_client
+import json
+from collections.abc import Callable, Iterator
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -141,3 +144,61 @@ def test_s07_missing_end_stores_nothing_of_the_last_part(http: httpx.Client) -> 
     assert answer.status_code == 202
     assert http.get(path(whole) + "/metadata").status_code == 200
     assert http.get(path(cut) + "/metadata").status_code == 404
+
+
+def test_s02_weasis_gets_its_answer_in_xml(http: httpx.Client) -> None:
+    good, other = ct(), ct()
+    headers, body = multipart(part10(good), b"garbage")
+    answer = http.post("/studies", headers={**headers, "Accept": "application/dicom+xml"}, content=body)
+    assert answer.status_code == 202
+    assert answer.headers["content-type"] == "application/dicom+xml"
+    tags = [attribute.attrib["tag"] for attribute in ElementTree.fromstring(answer.content)]
+    assert tags == ["00081190", "00081199", "0008119A"]
+    headers, body = multipart(part10(other))
+    mismatch = http.post("/studies/1.2.3", headers={**headers, "Accept": "application/dicom+xml"}, content=body)
+    assert mismatch.status_code == 409
+    assert b"43264" in mismatch.content
+
+
+def test_s01_bodies_come_chunked_and_after_a_line_break(http: httpx.Client) -> None:
+    item = ct()
+    headers, body = multipart(part10(item))
+
+    def chunks() -> Iterator[bytes]:
+        yield b"\r\n"
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+
+    assert http.post("/studies", headers=headers, content=chunks()).status_code == 200
+    assert as_stored(http, path(item)) == part10(item)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, b"", 400),
+        ({"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, b"--b--", 400),
+        ({"Content-Type": 'multipart/related; type="application/dicom"'}, b"--b--", 400),
+        ({"Content-Type": 'multipart/related; type="application/dicom+xml"; boundary=b'}, b"--b--", 415),
+        ({"Content-Type": "application/dicom+xml"}, b"<x/>", 415),
+        ({"Content-Type": "text/plain"}, b"x", 415),
+        ({"Content-Type": "application/dicom", "Content-Encoding": "gzip"}, b"x", 415),
+    ],
+)
+def test_s03_bodies_that_are_not_read_say_why(
+    http: httpx.Client, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    answer = http.post("/studies", headers=headers, content=body)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["message"].endswith(".")
+
+
+def test_s03_a_body_over_the_limit_is_413_before_it_is_sent(port: int) -> None:
+    line = http_client.HTTPConnection("127.0.0.1", port, timeout=30)
+    line.putrequest("POST", "/dicom-web/studies")
+    line.putheader("Content-Type", "application/dicom")
+    line.putheader("Content-Length", str(1 << 45))
+    line.endheaders()
+    answer = line.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]) == (413, "too-large")
+    line.close()

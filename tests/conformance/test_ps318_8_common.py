@@ -1,14 +1,18 @@
 """What all resources share (PS3.18 chapter 8): D35 and D36 of the wire contract, deletion, and the admin API."""
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from dicomweb.app import build
+from pacs import node as nodes
 from tests.conformance.conftest import path, value
 from tests.dicomweb.objects import ct
+from tests.dicomweb.wire import serving
 
 Store = Callable[..., httpx.Response]
 
@@ -50,6 +54,47 @@ def test_d36_c12_each_mistake_has_its_status(
     assert answer.status_code == status, answer.text
     assert set(answer.json()) >= {"error", "message", "request_id"}
     assert answer.json()["message"].endswith(".")
+
+
+@pytest.fixture
+def open_to_a_page(node: Any) -> Iterator[httpx.Client]:
+    """The same archive served by a node whose CORS_ORIGINS names one page."""
+    settings = dataclasses.replace(node.settings, cors_origins=("http://viewer.example",))
+    other = nodes.build(settings, component="test")
+    with (
+        serving(build(other), settings) as (port, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/dicom-web") as client,
+    ):
+        yield client
+    other.close()
+
+
+def test_c19_d35_a_named_page_may_call_and_no_star_is_ever_sent(open_to_a_page: httpx.Client) -> None:
+    asked = {
+        "Origin": "http://viewer.example",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "Accept, Range",
+    }
+    allowed = open_to_a_page.options("/studies", headers=asked)
+    assert allowed.status_code in {200, 204}
+    assert allowed.headers["access-control-allow-origin"] == "http://viewer.example"
+    words = {word.strip().lower() for word in allowed.headers["access-control-allow-headers"].split(",")}
+    assert {"accept", "authorization", "content-type", "if-none-match", "range"} <= words
+    methods = allowed.headers["access-control-allow-methods"]
+    assert all(verb in methods for verb in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
+    assert int(allowed.headers["access-control-max-age"]) > 0
+    answer = open_to_a_page.get("/studies", headers={"Origin": "http://viewer.example"})
+    assert answer.headers["access-control-allow-origin"] == "http://viewer.example"
+    exposed = answer.headers["access-control-expose-headers"].lower()
+    assert all(word in exposed for word in ("content-location", "content-range", "etag", "warning", "location"))
+    other = open_to_a_page.get("/studies", headers={"Origin": "http://elsewhere.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("place", ["/workitems", "/workitems/1.2.3", "/workitems/1.2.3/state"])
+def test_x02_workitems_are_not_offered(http: httpx.Client, place: str) -> None:
+    assert http.get(place).status_code == 404
+    assert http.post(place, json={}).status_code == 404
 
 
 def test_c01_a_slash_at_the_end_changes_nothing(http: httpx.Client, store: Store) -> None:

@@ -166,10 +166,10 @@ def _whole(text: str, name: str) -> int:
     return int(text)
 
 
-def listing(items: list[Any], *, more: bool = False) -> Response:
+def listing(items: list[Any], *, more: bool = False, status: int = 200) -> Response:
     """A list as all lists of this API come; `next` is the id to go on after, or null."""
     plain_items = [plain(item) for item in items]
-    response = answer({"items": plain_items, "next": plain_items[-1]["id"] if more and plain_items else None})
+    response = answer({"items": plain_items, "next": plain_items[-1]["id"] if more and plain_items else None}, status)
     return trail.about(response, **trail.of_items(plain_items))
 
 

@@ -37,9 +37,10 @@ from dicomweb import (
     viewer,
     wado,
     wadouri,
+    worklist,
 )
 from dicomweb.auth import Line
-from dicomweb.door import Door, Files, Page, require_known
+from dicomweb.door import Door, Files, Page, require_known, wants_page
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
 from dicomweb.stream import bare
@@ -136,6 +137,11 @@ ROUTES: tuple[Row, ...] = (
     Row("GET", f"{API}/changes", admin.changes, "changes"),
     Row("GET", f"{API}/conflicts", admin.conflicts, "status"),
     Row("GET", f"{API}/audit", admin.audit, "audit"),
+    Row("GET", f"{API}/worklist", worklist.listed, "worklist"),
+    Row("POST", f"{API}/worklist", worklist.add, "worklist"),
+    Row("GET", f"{API}/worklist/{{id}}", worklist.one, "worklist"),
+    Row("PUT", f"{API}/worklist/{{id}}", worklist.replace, "worklist"),
+    Row("DELETE", f"{API}/worklist/{{id}}", worklist.remove, "worklist"),
     Row("GET", f"{API}/peers", peers.listed, "status"),
     Row("POST", f"{API}/peers/{{name}}/test", peers.test, "control"),
     Row("GET", f"{API}/maintenance", admin.maintenance, "status"),
@@ -183,6 +189,7 @@ def build(node: "Node") -> Starlette:
     app.state.routes = ROUTES
     app.state.decoded = Once(DECODED_BYTES, node.metrics.cache("frames"))
     app.state.line = Line()
+    app.state.page_of = _page_of(node)
     return app
 
 
@@ -285,6 +292,15 @@ def _console(node: "Node") -> list[BaseRoute]:
     return [Route("/", to_console), Route("/console", to_console), *routes(node)]
 
 
+def _page_of(node: "Node") -> Callable[[Request, FilmroomError], Response] | None:
+    """How the console shows an error, where it is installed."""
+    if find_spec("dicomweb.console.routes") is None:
+        return None
+    from dicomweb.console.routes import problems as problem_pages
+
+    return problem_pages(node)
+
+
 class Nowhere:
     """Every path that nothing else answers."""
 
@@ -294,6 +310,9 @@ class Nowhere:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, FilmroomError)  # the table in `build` says so
+    if request.app.state.page_of is not None and request.url.path.startswith("/console") and wants_page(request):
+        page: Response = request.app.state.page_of(request, error)
+        return page
     return problems.of(error, exchange(request.scope).request_id)
 
 

@@ -6,15 +6,17 @@ A service that is not built has no row, so its contexts are refused and never ha
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pacs.dimse import get, move
+from pacs.dimse import get, move, mpps, worklist
 from pacs.dimse.command import Command, Field
 from pacs.dimse.commit import PUSH_MODEL, Commit
 from pacs.dimse.echo import Echo
 from pacs.dimse.find import MODELS, Find
 from pacs.dimse.get import Get
 from pacs.dimse.move import Move
+from pacs.dimse.mpps import CreateStep, SetStep
 from pacs.dimse.operation import Context, Link, Operation
 from pacs.dimse.store import Store
+from pacs.dimse.worklist import FindWorklist
 from pacs.domain import syntaxes, uids
 from pacs.services.peers import Peer
 
@@ -42,6 +44,8 @@ RECEIVE = Service("store", {}, frozenset(syntaxes.presentable()))
 FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN), ("relational", "", "fuzzy"))
 MOVE = Service("move", {Field.C_MOVE_RQ: Move}, frozenset(PLAIN), ("relational",))
 COMMIT = Service("commit", {Field.N_ACTION_RQ: Commit}, frozenset(PLAIN))
+WORKLIST = Service("worklist", {Field.C_FIND_RQ: FindWorklist}, frozenset(PLAIN))
+MPPS = Service("mpps", {Field.N_CREATE_RQ: CreateStep, Field.N_SET_RQ: SetStep}, frozenset(PLAIN))
 GET = Service("get", {Field.C_GET_RQ: Get}, frozenset(PLAIN), ("relational",))
 
 
@@ -54,6 +58,8 @@ def catalogue() -> dict[str, Service]:
         **dict.fromkeys(move.MODELS, MOVE),
         **dict.fromkeys(get.MODELS, GET),
         PUSH_MODEL: COMMIT,
+        worklist.MODEL: WORKLIST,
+        mpps.SOP_CLASS: MPPS,
     }
 
 

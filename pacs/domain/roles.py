@@ -23,6 +23,7 @@ PERMISSIONS: Mapping[str, str] = {
     "review": "accept or reject results of the AI",
     "ai": "see models, jobs and timelines of the AI",
     "ai-control": "run, retry, cancel and drop jobs of the AI",
+    "worklist": "plan what modalities are to do, and see what is planned",
     "changes": "follow the change feed",
     "status": "see state, refusals and conflicts of the node",
     "metrics": "read the measurements of the node",
@@ -36,6 +37,7 @@ ROLES: Mapping[str, frozenset[str]] = {
     "uploader": frozenset({"store"}),
     "clinician": READING | {"review"},
     "ai": SIDECAR,
+    "planner": frozenset({"worklist"}),  # the program that fills the modality worklist
     "auditor": frozenset({"audit"}),
     "monitor": frozenset({"metrics", "status"}),
     "admin": frozenset(PERMISSIONS),

@@ -17,6 +17,7 @@ FROM study s
 WHERE s.pk = a.study_pk AND a.state IN ('open', 'reopened') AND a.change_seq = s.change_seq
   AND s.changed_at <= now() - %(series_quiet)s * interval '1 second'
   AND NOT EXISTS (SELECT FROM commitment_gap g WHERE g.study_uid = a.study_uid)
+  AND NOT EXISTS (SELECT FROM unfinished_study u WHERE u.study_uid = a.study_uid)
 RETURNING a.study_uid;
 
 -- name: confirm
@@ -33,7 +34,8 @@ FROM study s
 WHERE s.pk = a.study_pk AND a.state <> 'confirmed'
   AND CASE WHEN a.wait_until IS NOT NULL THEN a.wait_until <= now()
            ELSE (s.changed_at <= now() - %(study_quiet)s * interval '1 second' AND a.change_seq = s.change_seq
-                 AND NOT EXISTS (SELECT FROM commitment_gap g WHERE g.study_uid = a.study_uid))
+                 AND NOT EXISTS (SELECT FROM commitment_gap g WHERE g.study_uid = a.study_uid)
+                 AND NOT EXISTS (SELECT FROM unfinished_study u WHERE u.study_uid = a.study_uid))
                 OR a.opened_at <= now() - %(max_wait)s * interval '1 second' END
 RETURNING a.study_uid;
 

@@ -7,25 +7,17 @@ file and folder side by side with the commit of its row, shared with whoever els
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from weakref import WeakSet
 
 import structlog
 
-from pacs.domain import admission, header
-from pacs.domain.admission import Admitted
-from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.events import Expected, Outcome, Source, Stored
-from pacs.domain.header import Header
-from pacs.domain.levels import Level
 from pacs.errors import Reason, Refused
-from pacs.index import write
 from pacs.index.write import Away, Rejected, Unknown, Verdict, Writer
-from pacs.services import verify
 from pacs.services.committer import Committer
 from pacs.services.incoming import Incoming
-from pacs.services.part10 import head
 from pacs.services.pending import Pending
+from pacs.services.preparation import Deflated, Preparation, Prepared, Unfit, unfit
 from pacs.services.refusals import Refusals
 from pacs.settings import Settings
 from pacs.store.base import Draft, Store, StoreFailed, StoreFull
@@ -35,10 +27,9 @@ __all__ = ["Expected", "Incoming", "Ingest", "Source", "Stored"]
 
 THREADS = 16  # how many objects may wait for their fsync at a time
 EARLY_BYTES = 64 << 10  # from this size on the fsync begins before the object is looked at
+AT_ONCE_BYTES = 32 << 10  # up to here looking at an object takes no longer than handing it to another thread
 SETTLED_SECONDS = 600.0  # an object of another process that is older than this is durable or gone
-COPY_BYTES = 1 << 20
 NOTHING = Expected()
-PATIENT_ID = BY_KEYWORD["PatientID"].column or ""
 REPLACED = "the object replaces an earlier one with the same SOP Instance UID"
 log = structlog.get_logger()
 
@@ -61,13 +52,14 @@ class Ingest:
         self.replaces = settings.dicom_duplicates == "replace"
         self._reserve = settings.disk_reserve_bytes
         self._store, self._refusals = store, refusals
+        self._preparation = Preparation(store)
         self._writer = Writer(settings.database_url, component)
         self._committer = Committer(self._writer)
         self._aside = Writer(settings.database_url, component)  # for the rare statements, under its lock
         self._aside_lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
-        self._inflating = threading.Lock()  # deflated objects are looked at one by one: each may inflate to much
+        self._inflating = ThreadPoolExecutor(1, thread_name_prefix="inflate")  # one by one: each may take much memory
         self._unsettled: set[str] = set()
         self._under_way: set[Future[Stored]] = set()
         self._begun: WeakSet[Incoming] = WeakSet()
@@ -114,19 +106,20 @@ class Ingest:
         """Whether more than the reserve is free. Raises OSError."""
         return self._store.free_bytes() > self._reserve
 
-    def submit(self, incoming: Incoming) -> "Future[Stored]":
-        """The answer, after fsync and commit. Its exception is Refused, recorded under its `refusal_id`."""
+    def submit(self, incoming: Incoming, *, at_once: bool = False) -> "Future[Stored]":
+        """The answer, after fsync and commit. Its exception is Refused, recorded under its `refusal_id`.
+
+        `at_once`: a small object is looked at on the caller's thread, which waits for no disk and no database.
+        """
         answer: Future[Stored] = Future()
         answer.set_running_or_notify_cancel()  # a door that stops waiting does not stop the store
         self._under_way.add(answer)
         answer.add_done_callback(self._under_way.discard)
         self.ended(incoming)
-        try:
-            self._threads.submit(self._take, incoming, answer)
-        except RuntimeError:
-            incoming.abort()
-            message = "The node is stopping; send the object again."
-            answer.set_exception(self.refusal(incoming.source, incoming.expected, Reason.UNAVAILABLE, message))
+        if at_once and incoming.draft.in_memory and incoming.size <= AT_ONCE_BYTES and self._store.ready():
+            self._take_at_once(incoming, answer)
+        else:
+            self._on_thread(self._threads, self._take, incoming, answer)
         return answer
 
     def store(self, incoming: Incoming) -> Stored:
@@ -151,26 +144,60 @@ class Ingest:
         self._refused.labels(source.door, reason.value).inc()
         return self._refusals.record(source, expected, reason, message, wait=wait, patient_id=patient_id)
 
+    def _on_thread(
+        self,
+        threads: ThreadPoolExecutor,
+        work: Callable[..., None],
+        incoming: Incoming,
+        answer: "Future[Stored]",
+        *more: object,
+    ) -> None:
+        try:
+            threads.submit(work, incoming, answer, *more)
+        except RuntimeError:
+            incoming.abort()
+            message = "The node is stopping; send the object again."
+            answer.set_exception(self.refusal(incoming.source, incoming.expected, Reason.UNAVAILABLE, message))
+
+    def _take_at_once(self, incoming: Incoming, answer: "Future[Stored]") -> None:
+        """A small object on the thread that brings it; what makes it wait is left to the threads of the pool."""
+        try:
+            prepared = self._preparation.prepare(incoming, inflate=False)
+        except Deflated:
+            self._on_thread(self._inflating, self._take, incoming, answer, True)
+        except Exception as error:
+            self._on_thread(self._threads, self._turn_away, incoming, answer, error)
+        else:
+            self._disk.submit(self._settle, self._wait(incoming, answer, prepared))
+
     # on a thread of the pool
 
-    def _take(self, incoming: Incoming, answer: "Future[Stored]") -> None:
+    def _take(self, incoming: Incoming, answer: "Future[Stored]", inflate: bool = False) -> None:
         try:
-            self._settle_early(incoming)
-            pending = self._prepare(incoming, answer)
-        except Refused as refused:
-            incoming.abort()
-            answer.set_exception(refused)
+            if not inflate:
+                self._settle_early(incoming)
+            prepared = self._preparation.prepare(incoming, inflate=inflate)
+        except Deflated:
+            self._on_thread(self._inflating, self._take, incoming, answer, True)
             return
         except Exception as error:
-            incoming.abort()
-            self._fault(incoming, answer, error)
+            self._turn_away(incoming, answer, error)
             return
-        self._unsettled.add(pending.item.object_name)
-        self._committer.put(pending)
+        pending = self._wait(incoming, answer, prepared)
         if incoming.settling is None:
-            pending.on_disk(_settled(pending.draft))
+            self._settle(pending)
         else:
             incoming.settling.add_done_callback(lambda settling: pending.on_disk(settling.result()))
+
+    def _wait(self, incoming: Incoming, answer: "Future[Stored]", fit: Prepared) -> Pending:
+        """The object goes to the committer; its file is to be settled meanwhile."""
+        pending = Pending(incoming, fit.header, fit.file, fit.item, fit.draft, fit.warnings, self.conclude, answer)
+        self._unsettled.add(fit.item.object_name)
+        self._committer.put(pending)
+        return pending
+
+    def _settle(self, pending: Pending) -> None:
+        pending.on_disk(_settled(pending.draft))
 
     def _settle_early(self, incoming: Incoming) -> None:
         """The disk works on a large object while we look at it; few are refused then. Raises Refused."""
@@ -179,73 +206,28 @@ class Ingest:
             incoming.publish()
             incoming.settling = self._disk.submit(_settled, incoming.draft)
 
+    def _turn_away(self, incoming: Incoming, answer: "Future[Stored]", error: Exception) -> None:
+        incoming.abort()
+        if isinstance(error, Refused):
+            answer.set_exception(error)
+        elif isinstance(error, Unfit):
+            answer.set_exception(self._refusal_of(incoming, error))
+        else:
+            self._fault(incoming, answer, error)
+
     def _fault(self, incoming: Incoming, answer: "Future[Stored]", error: Exception) -> None:
         """Something of ours broke: refused, and never a sender that waits for ever."""
         log.error("ingest_failed", exc_info=error)
         message = "The node failed while it took the object in; its log says where."
         answer.set_exception(self.refusal(incoming.source, incoming.expected, Reason.INTERNAL, message, wait=True))
 
-    def _prepare(self, incoming: Incoming, answer: "Future[Stored]") -> Pending:
-        """Admit the object and give its file a name. Raises Refused."""
-        admitted, found = self._read(incoming)
-        for reason, message in verify.faults(admitted, found, incoming.expected):
-            raise self._reject(incoming, found, reason, message)
-        try:
-            draft, data_offset = self._filed(incoming, admitted, found)
-            sha256, data_sha256 = draft.digests(data_offset)
-            name = draft.publish()
-        except StoreFull:
-            message = "The file store has no space left; free space on its disk."
-            raise self._reject(incoming, found, Reason.OUT_OF_SPACE, message) from None
-        except StoreFailed:
-            message = "The file store cannot write; look at the log and the disk."
-            raise self._reject(incoming, found, Reason.OUT_OF_SPACE, message) from None
-        file = write.File(name, draft.size, data_offset, sha256, data_sha256, admitted.transfer_syntax_uid)
-        source = incoming.source
-        item = write.item(found, file, source.door, source.peer, source.address)
-        warnings = tuple(dict.fromkeys((*incoming.warnings, *admitted.warnings, *found.warnings)))
-        return Pending(incoming, found, file, item, draft, warnings, self.conclude, answer)
+    def _refusal_of(self, incoming: Incoming, why: Unfit) -> Refused:
+        here = why.reason is not Reason.UNAVAILABLE  # there is no use in waiting for a database that is away
+        return self.refusal(incoming.source, why.named, why.reason, why.message, wait=here, patient_id=why.patient_id)
 
-    def _read(self, incoming: Incoming) -> tuple[Admitted, Header]:
-        with incoming.draft.view() as view, ExitStack() as held:
-            try:
-                admitted = admission.admit(view, before_inflating=lambda: held.enter_context(self._inflating))
-            except admission.Inadmissible as error:
-                message = f"The object cannot be read: {error.message}."
-                raise self.refusal(incoming.source, incoming.expected, Reason.UNREADABLE, message, wait=True) from None
-            found = header.extract(admitted, view, door=incoming.source.door)
-            if admitted.data is not None:
-                admitted.data = b""  # all that is needed of it is in the header now, and it may be large
-            return admitted, found
-
-    def _filed(self, incoming: Incoming, admitted: Admitted, found: Header) -> tuple[Draft, int]:
-        """The file to keep, and where its data set begins: as received, unless its head is missing or wrong."""
-        if not verify.needs_head(admitted):
-            return incoming.draft, admitted.data_offset
-        start = head(found.sop_class_uid, found.sop_instance_uid, admitted.transfer_syntax_uid, incoming.source.peer)
-        draft = self._store.draft()
-        try:
-            draft.write(start)
-            with incoming.draft.view() as view:
-                for place in range(admitted.data_offset, len(view), COPY_BYTES):
-                    draft.write(view[place : place + COPY_BYTES])
-        except (StoreFull, StoreFailed):
-            draft.discard()
-            raise
-        incoming.abort()
-        incoming.draft, incoming.settling = draft, None
-        return draft, len(start)
-
-    def _reject(self, incoming: Incoming, found: Header, reason: Reason, message: str) -> Refused:
+    def _reject(self, pending: Pending, reason: Reason, message: str) -> Refused:
         """A refusal that names the object by what it says itself."""
-        named = Expected(
-            found.sop_class_uid or incoming.expected.sop_class_uid,
-            found.sop_instance_uid or incoming.expected.sop_instance_uid,
-            found.study_uid or incoming.expected.study_uid,
-        )
-        here = reason is not Reason.UNAVAILABLE  # there is no use in waiting for a database that is away
-        patient = found.columns[Level.PATIENT].get(PATIENT_ID, "")
-        return self.refusal(incoming.source, named, reason, message, wait=here, patient_id=patient)
+        return self._refusal_of(pending.incoming, unfit(pending.incoming, pending.header, reason, message))
 
     # when file and row are both down, or not
 
@@ -299,7 +281,7 @@ class Ingest:
             message = (
                 f"The index does not take the object's values (SQLSTATE {verdict.sqlstate}); its header is damaged."
             )
-            raise self._reject(pending.incoming, pending.header, Reason.UNREADABLE, message)
+            raise self._reject(pending, Reason.UNREADABLE, message)
         else:
             raise self._unavailable(pending, isinstance(verdict, Away))
 
@@ -313,7 +295,7 @@ class Ingest:
             except (Away, Unknown, Rejected) as error:
                 log.error("row_without_file_left", object_name=pending.item.object_name, exc_info=error)
         message = "The file store could not make the object durable; look at the log and the disk."
-        raise self._reject(pending.incoming, pending.header, Reason.OUT_OF_SPACE, message)
+        raise self._reject(pending, Reason.OUT_OF_SPACE, message)
 
     def _unavailable(self, pending: Pending, certain: bool) -> Refused:
         """The database is away. Where the commit may have happened the file stays, for the sweep to judge."""
@@ -321,7 +303,7 @@ class Ingest:
             pending.draft.discard()
         pending.draft.close()
         message = "The database is away; send the object again."
-        return self._reject(pending.incoming, pending.header, Reason.UNAVAILABLE, message)
+        return self._reject(pending, Reason.UNAVAILABLE, message)
 
     # the UID is taken
 
@@ -366,7 +348,7 @@ class Ingest:
     def _set_aside(self, pending: Pending) -> Refused:
         """Other content under a known UID: the newcomer is kept out of sight until somebody decides."""
         message = "Another object with this SOP Instance UID is stored; the newcomer was set aside as a conflict."
-        refused = self._reject(pending.incoming, pending.header, Reason.DUPLICATE, message)
+        refused = self._reject(pending, Reason.DUPLICATE, message)
         pending.draft.close()
         name, source = pending.item.object_name, pending.incoming.source
         row: dict[str, object] = {
@@ -397,6 +379,7 @@ class Ingest:
         for answer in tuple(self._under_way):
             answer.exception()
         self._threads.shutdown()
+        self._inflating.shutdown()
         self._disk.shutdown()
         self._committer.close()
         self._aside.close()

@@ -144,7 +144,7 @@ class Page:
         except Unauthorized:
             if not wants_page(request):
                 raise
-            back = asked_for(request)
+            back = asked_for(request) if request.method == "GET" else "/console/"
             await RedirectResponse(f"{LOGIN}?next={quote(back, safe='/')}", 303)(scope, receive, send)
             return
         self.door.permit(who, request, self.permission)
@@ -165,7 +165,8 @@ class Files:
 
 def wants_page(request: Request) -> bool:
     """Whether somebody looks at a page, rather than a program at data."""
-    return request.method in {"GET", "HEAD"} and "text/html" in request.headers.get("accept", "")
+    reads = request.method in {"GET", "HEAD"} or request.url.path.startswith("/console/")
+    return reads and "text/html" in request.headers.get("accept", "")
 
 
 def asked_for(request: Request) -> str:

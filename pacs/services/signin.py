@@ -9,6 +9,7 @@ from hashlib import sha256
 from math import ceil
 from typing import Any
 
+import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
@@ -27,6 +28,7 @@ Row = dict[str, Any]
 TRIES, WITHIN_SECONDS = 5, 15 * 60.0
 TRIES_OF_ADDRESS = 100  # for any names: many people share a proxy's address, nobody mistypes so often
 LANES = 64
+log = structlog.get_logger()
 WRONG = "The name or the password is wrong."
 UNKNOWN = "unknown"  # the actor of a row about a name that nobody has: it may have been a password
 
@@ -114,6 +116,7 @@ class SignIn:
 
     def _failed(self, who: Row, account: Row | None, source: Source) -> None:
         actor = Source(source.door, account["username"] if account else UNKNOWN, source.address)
+        log.warning("login_refused", door=source.door, address=source.address)
         with transaction(self._pool) as connection:
             connection.execute(SESSIONS["failed"], who)
             audit.record(connection, [audit.row(actor, "login", outcome="refused")])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -150,9 +151,7 @@ def test_nobody_is_led_elsewhere(target: str) -> None:
     assert local(target) == "/console/"
 
 
-@pytest.mark.parametrize(
-    "target", ["/", "/console/studies/1.2", "/viewer?StudyInstanceUIDs=1.2&x=%2F", "/?q=a"]
-)
+@pytest.mark.parametrize("target", ["/", "/console/studies/1.2", "/viewer?StudyInstanceUIDs=1.2&x=%2F", "/?q=a"])
 def test_and_back_to_what_was_asked_for(target: str) -> None:
     assert local(target) == target
 
@@ -270,3 +269,38 @@ class TestOpenToAll:
             client = browser(node, "http://localhost")
             assert client.get("/console/").status_code == 200
             assert client.get("/console/", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_an_error_of_a_page_is_a_page_with_the_way_out(closed: Node) -> None:
+    closed.accounts.create("porter", PASSWORD, ["uploader"], OPERATOR)
+    client = browser(closed)
+    come_in(client, "porter")
+    page = client.get("/console/")
+    assert page.status_code == 403
+    assert "needs the permission" in page.text
+    assert "Sign out" in page.text
+    assert client.get("/console/", headers={"Accept": "application/json"}).json()["error"] == "forbidden"
+
+
+def test_a_form_that_is_sent_after_the_session_has_ended_leads_to_the_way_in(closed: Node) -> None:
+    answer = browser(closed).post("/console/password", data={}, headers=ORIGIN)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/login?next=/console/")
+
+
+def test_files_of_the_viewer_are_for_everybody_but_its_page_is_not(
+    settings: Settings, closed: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.html").write_text("<html>the viewer</html>")
+    (tmp_path / "app.js").write_text("1")
+    monkeypatch.setattr("dicomweb.viewerpackage.folder", lambda _settings: tmp_path)
+    with doors.closed(settings, http_host="0.0.0.0", auth_mode="auto", web_port=80) as node:
+        client = browser(node)
+        assert client.get("/app.js", headers={"Accept": "*/*"}).status_code == 200
+        away = client.get("/viewer?StudyInstanceUIDs=1.2")
+        assert (away.status_code, away.headers["location"]) == (
+            303,
+            "/console/login?next=/viewer%3FStudyInstanceUIDs%3D1.2",
+        )
+        node.accounts.create("viewing", PASSWORD, ["viewer"], OPERATOR)
+        come_in(client, "viewing")
+        assert "the viewer" in client.get("/viewer?StudyInstanceUIDs=1.2").text

@@ -355,3 +355,9 @@ def test_sha_of_a_token_is_all_that_the_database_keeps(closed: Node) -> None:
     assert row is not None
     assert row[0] == sha256(made.token.encode()).digest()
     assert made.token not in row[1]
+
+
+def test_the_page_about_accounts_names_each_role(request: pytest.FixtureRequest) -> None:
+    text = (request.config.rootpath / "docs" / "accounts.md").read_text()
+    table = text.partition("## Roles")[2].partition("## A part")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(ROLES)

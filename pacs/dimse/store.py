@@ -53,7 +53,7 @@ class Store(Operation):
     def end(self) -> None:
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
-            self.link.watch(self.link.node.ingest.submit(incoming), self._submitted)
+            self.link.watch(self.link.node.ingest.submit(incoming, at_once=True), self._submitted)
         elif self._fault is not None:
             self.link.run(self._record, self._recorded)
         elif self._answered:

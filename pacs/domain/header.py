@@ -9,8 +9,8 @@ from functools import cache
 
 from pacs.domain import uids, values
 from pacs.domain.admission import Admitted, Bytes
-from pacs.domain.attributes import ATTRIBUTES, STORED, Rule
-from pacs.domain.charsets import DEFAULT
+from pacs.domain.attributes import ATTRIBUTES, STORED, Attribute, Rule
+from pacs.domain.charsets import DEFAULT, Decoder
 from pacs.domain.jsonmodel import CHARACTER_SET, Reader, uid_of
 from pacs.domain.levels import Level
 from pacs.domain.matching import normal_values, normalise
@@ -26,6 +26,8 @@ PHOTOMETRIC = 0x00280004
 VALUE_MOST = 64 << 10  # bytes of one value that the index looks at
 SEQUENCE_MOST = 1 << 20  # bytes of a sequence that the index takes; none of a longer one
 COLUMN_MOST = 500  # characters of a search column: an index entry must fit a database page
+REMEMBERED_SERIES = 256
+REMEMBERED_BYTES = 2048  # of one value; a longer one is not kept
 FRAMES_MOST = 2**31 - 1
 
 SHORT_PIXELS = "the pixel data is shorter than its description says"
@@ -48,6 +50,41 @@ _NOT_ORIGINAL_FAMILIES = (
 )
 
 
+_OF_PARENTS = tuple(attribute for attribute in STORED if attribute.level is not Level.INSTANCE or attribute.also)
+_OF_INSTANCE = tuple(attribute for attribute in STORED if attribute not in _OF_PARENTS)
+_PARENT_TAGS = (CHARACTER_SET, *(attribute.tag for attribute in _OF_PARENTS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What some of the attributes say: the fields of a Header, for their levels. Shared: nobody changes it."""
+
+    values: dict[str, list[str]]
+    attrs: dict[Level, dict[str, Json]]
+    columns: dict[Level, dict[str, str]]
+    warnings: dict[str, None]
+
+
+class Memory:
+    """What the last series said of their patients, studies and themselves, by the very bytes that said it.
+
+    All objects of a series say the same, so most of an object's header need not be decoded. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[object, ...], Part] = {}
+
+    def get(self, key: tuple[object, ...]) -> Part | None:
+        """The part that these bytes gave, if it is still known."""
+        return self._parts.get(key)
+
+    def keep(self, key: tuple[object, ...], part: Part) -> None:
+        """Remember a part; the oldest is forgotten."""
+        while len(self._parts) >= REMEMBERED_SERIES:
+            self._parts.pop(next(iter(self._parts)), None)
+        self._parts[key] = part
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What the index stores of one object.
@@ -55,7 +92,8 @@ class Header:
     `values`: keyword -> the single values as text (PN with its `=` groups), without sequences. `attrs`: per level the
     attributes that have a place there, in DICOM JSON by hexadecimal tag. `columns`: per level the search columns,
     normalised, all of them present. UIDs are as they stand in the object, maybe empty or malformed: the caller decides.
-    `number_of_frames` is 0 without pixel data and never more than the pixel data can hold.
+    `number_of_frames` is 0 without pixel data and never more than the pixel data can hold. `parents` is the part about
+    patient, study and series: one and the same for all objects of a series while it is remembered.
     """
 
     sop_class_uid: str
@@ -67,27 +105,85 @@ class Header:
     columns: dict[Level, dict[str, str]]
     number_of_frames: int
     original: bool
+    parents: Part
     warnings: tuple[str, ...] = ()
 
 
-def extract(admitted: Admitted, buffer: Bytes, *, door: str = "", own_devices: frozenset[str] = OWN_DEVICES) -> Header:
+def extract(
+    admitted: Admitted,
+    buffer: Bytes,
+    *,
+    door: str = "",
+    own_devices: frozenset[str] = OWN_DEVICES,
+    memory: Memory | None = None,
+) -> Header:
     """The header of an admitted object; `buffer` is the file that was admitted.
 
     `door` and `own_devices` (Device UIDs of our AI results) tell originals from our own results. Never raises for
     what an element holds.
     """
     with memoryview(buffer if admitted.data is None else admitted.data) as view, view.cast("B") as data:
-        return _extract(admitted, Reader(data, admitted.encoding), door, own_devices)
+        return _extract(admitted, Reader(data, admitted.encoding), door, own_devices, memory or Memory())
 
 
-def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozenset[str]) -> Header:
+def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozenset[str], memory: Memory) -> Header:
     top = Item(admitted.elements, admitted.encoding.little)
     decode, context = reader.decoder(top, DEFAULT), reader.context(top, Context())
+    key = _said_of_parents(reader, top, context)
+    parents = memory.get(key) if key else None
+    if parents is None:
+        parents = _part(_OF_PARENTS, reader, top, decode, context)
+        if key:
+            memory.keep(key, parents)
+    own = _part(_OF_INSTANCE, reader, top, decode, context)
+    warnings = {**parents.warnings, **own.warnings}
+    names = [uid_of(reader, top, tag) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID)]
+    if any(map(uids.has_leading_zero, names)):
+        warnings[LEADING_ZERO] = None
+    frames = _number_of_frames(admitted, reader, top, warnings)
+    original = not (
+        door == "ai"
+        or names[0] in _NOT_ORIGINAL
+        or names[0].startswith(_NOT_ORIGINAL_FAMILIES)
+        or uid_of(reader, top, DEVICE_UID) in own_devices
+    )
+    return Header(
+        names[0],
+        names[1],
+        names[2],
+        names[3],
+        values={**parents.values, **own.values},
+        attrs={**parents.attrs, Level.INSTANCE: parents.attrs[Level.INSTANCE] | own.attrs[Level.INSTANCE]},
+        columns={**parents.columns, Level.INSTANCE: own.columns[Level.INSTANCE]},
+        number_of_frames=frames,
+        original=original,
+        parents=parents,
+        warnings=tuple(warnings),
+    )
+
+
+def _said_of_parents(reader: Reader, top: Item, context: Context) -> tuple[object, ...] | None:
+    """The bytes of all that is not about the instance itself; None where they are too many to keep."""
+    data, find = reader.data, top.elements.get
+    said: list[object] = [reader.encoding, context]
+    for tag in _PARENT_TAGS:
+        element = find(tag)
+        if element is None:
+            said.append(None)
+            continue
+        start, length = element.value_offset, element.length
+        if length > REMEMBERED_BYTES:
+            return None
+        said.append((element.vr, bytes(data[start : start + length])))
+    return tuple(said)
+
+
+def _part(attributes: tuple[Attribute, ...], reader: Reader, top: Item, decode: Decoder, context: Context) -> Part:
     texts: dict[str, list[str]] = {}
     attrs: dict[Level, dict[str, Json]] = {level: {} for level in Level}
-    columns = {level: dict(empty) for level, empty in _empty_columns().items()}
+    columns = {level: dict(_empty_columns()[level]) for level in dict.fromkeys(a.level for a in attributes)}
     warnings: dict[str, None] = {}
-    for attribute in STORED:
+    for attribute in attributes:
         element = top.elements.get(attribute.tag)
         if element is None:
             continue
@@ -111,17 +207,7 @@ def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozens
             attrs[attribute.level][attribute.normal_key] = list(normal_values(attribute.rule, found))
         if attribute.column is not None and found:
             columns[attribute.level][attribute.column] = normalise(attribute.rule, found)[:COLUMN_MOST]
-    names = [uid_of(reader, top, tag) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID)]
-    if any(map(uids.has_leading_zero, names)):
-        warnings[LEADING_ZERO] = None
-    frames = _number_of_frames(admitted, reader, top, warnings)
-    original = not (
-        door == "ai"
-        or names[0] in _NOT_ORIGINAL
-        or names[0].startswith(_NOT_ORIGINAL_FAMILIES)
-        or uid_of(reader, top, DEVICE_UID) in own_devices
-    )
-    return Header(names[0], names[1], names[2], names[3], texts, attrs, columns, frames, original, tuple(warnings))
+    return Part(texts, attrs, columns, warnings)
 
 
 @cache

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
 import psycopg
 import structlog
-from psycopg.errors import SerializationFailure
+from psycopg.errors import NoDataFound, SerializationFailure
 
 from pacs.domain.attributes import BY_KEYWORD
-from pacs.domain.header import Header
+from pacs.domain.header import REMEMBERED_SERIES, Header, Part
 from pacs.domain.levels import Level
 from pacs.index.named import queries
 from pacs.index.pool import ATTEMPTS, PASSING, BoundedConnection, connection_arguments
@@ -21,6 +22,7 @@ STATEMENT_SECONDS = 5.0
 ANSWER_SECONDS = 6.0
 RECONNECT_SECONDS = 1.0  # between attempts to reach a database that is away
 LOST_BACKEND_SECONDS = 2.0
+KNOWN_SERIES = 4096
 log = structlog.get_logger()
 
 
@@ -42,10 +44,16 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object for the index: its JSON line and its name in the store."""
+    """One object for the index: its JSON line, and its name in the store.
+
+    `further` is the line for an object whose patient, study and series are in the index already, and `place` its
+    study, series and instance UIDs; without it the object takes the long way.
+    """
 
     line: bytes
     object_name: str
+    further: bytes = b""
+    place: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,36 +79,47 @@ class File:
 
 
 def item(header: Header, file: File, door: str, peer: str, address: str) -> Item:
-    """The line for `store_objects`: a JSON object with one object for each table."""
+    """The lines for `store_objects`, with one object for each table, and for `store_further`, flat."""
     levels = {level: {**header.columns[level], "attrs": header.attrs[level]} for level in Level}
-    instance = levels[Level.INSTANCE] | {
-        "transfer_syntax_uid": file.transfer_syntax_uid,
-        "number_of_frames": header.number_of_frames,
-        "object_name": file.object_name,
-        "size": file.size,
-        "data_offset": file.data_offset,
-        "sha256": "\\x" + file.sha256.hex(),
-        "data_sha256": "\\x" + file.data_sha256.hex(),
-        "original": header.original,
-    }
-    fields = {
-        "identity": identity(header),
-        "patient": levels[Level.PATIENT],
-        "study": levels[Level.STUDY],
-        "series": levels[Level.SERIES],
-        "instance": instance,
-        "door": door,
-        "peer": peer,
-        "address": address,
-    }
-    return Item(orjson.dumps(fields), file.object_name)
+    instance = orjson.dumps(
+        levels[Level.INSTANCE]
+        | {
+            "transfer_syntax_uid": file.transfer_syntax_uid,
+            "number_of_frames": header.number_of_frames,
+            "object_name": file.object_name,
+            "size": file.size,
+            "data_offset": file.data_offset,
+            "sha256": "\\x" + file.sha256.hex(),
+            "data_sha256": "\\x" + file.data_sha256.hex(),
+            "original": header.original,
+            "door": door,
+            "peer": peer,
+            "address": address,
+            "study_uid": header.study_uid,
+            "series_uid": header.series_uid,
+            "patient_id": header.columns[Level.PATIENT]["patient_id"],
+        }
+    )
+    line = b'{"instance":' + instance + b"," + parents(header.parents)[1:]
+    return Item(line, file.object_name, instance, (header.study_uid, header.series_uid, header.sop_instance_uid))
 
 
-def identity(header: Header) -> str:
+@lru_cache(maxsize=REMEMBERED_SERIES)
+def parents(part: Part) -> bytes:
+    """The JSON object of who the patient is, and of the rows above the instance; made once for all that share it."""
+    levels = {
+        level.name.lower(): {**part.columns[level], "attrs": part.attrs[level]}
+        for level in Level
+        if level is not Level.INSTANCE
+    }
+    return orjson.dumps({"identity": identity(part), **levels})
+
+
+def identity(part: Part) -> str:
     """Who the patient is: ID and issuer; without an ID each study has a patient of its own (storage.md 4)."""
-    patient = header.columns[Level.PATIENT]
+    patient, study = part.columns[Level.PATIENT], part.columns[Level.STUDY]
     names = [patient[BY_KEYWORD[keyword].column or ""] for keyword in ("PatientID", "IssuerOfPatientID")]
-    return "\\".join(names) if names[0] else f"\\\\{header.study_uid}"
+    return "\\".join(names) if names[0] else f"\\\\{study['study_uid']}"
 
 
 class Writer:
@@ -111,6 +130,7 @@ class Writer:
         self._connection: BoundedConnection | None = None
         self._backend = 0
         self._away_until = 0.0
+        self._known: dict[tuple[str, str], None] = {}  # study and series UIDs that are in the index
 
     def away(self) -> bool:
         """True shortly after an attempt to connect failed: the next one is not due yet."""
@@ -134,8 +154,31 @@ class Writer:
             raise Unknown from error
 
     def _store(self, items: Sequence[Item]) -> list[Verdict]:
+        if all(item.place[:2] in self._known for item in items):
+            try:
+                return self._store_further(items)
+            except Rejected as error:
+                if error.sqlstate != NoDataFound.sqlstate:
+                    raise
+                self._known.clear()  # a delete took one of them away
         lines = b"\n".join(item.line for item in items).decode()
-        return [Verdict(*row) for row in self._run("store", (lines,))]
+        verdicts = [Verdict(*row) for row in self._run("store", (lines,))]
+        while len(self._known) > KNOWN_SERIES:
+            del self._known[next(iter(self._known))]
+        self._known |= {
+            item.place[:2]: None
+            for item, verdict in zip(items, verdicts, strict=True)
+            if item.further and verdict.outcome == "stored"
+        }
+        return verdicts
+
+    def _store_further(self, items: Sequence[Item]) -> list[Verdict]:
+        """Objects of known series, in the order in which batches take their locks."""
+        order = sorted(range(len(items)), key=lambda n: items[n].place)
+        lines = b"[" + b",".join(items[n].further for n in order) + b"]"
+        rows = self._run("store_further", (lines.decode(),))
+        verdicts = {n: Verdict(*row) for n, row in zip(order, rows, strict=True)}
+        return [verdicts[n] for n in range(len(items))]
 
     def replace(self, item: Item, *, wanted: bool) -> str:
         """Put a durable object in the place of the one that has its UID; `known`, `replaced`, `differs` or `gone`.

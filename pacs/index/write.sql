@@ -2,6 +2,10 @@
 -- A batch in one transaction and one round trip; what it answers is said in migrations (functions.sql).
 SELECT outcome, known_object, known_size, known_seconds FROM store_objects(%s);
 
+-- name: store_further
+-- The same for objects whose series are there; raises no_data_found where one is not.
+SELECT outcome, known_object, known_size, known_seconds FROM store_further(%s);
+
 -- name: replace
 -- One object whose file is durable, in the place of the one that has its UID.
 SELECT replace_object(%s, %s);

@@ -63,6 +63,9 @@ class Store(Protocol):
     def draft(self) -> Draft:
         """Begin a file. Opens and writes nothing before it must."""
 
+    def ready(self) -> bool:
+        """Whether a draft that is in memory would be published without waiting for the disk."""
+
     def free_bytes(self) -> int:
         """Space that is left, at most a second old."""
 

@@ -55,6 +55,10 @@ class Blanks:
         """Whether this process made the name."""
         return name.rpartition("/")[2].startswith(self._token)
 
+    def ready(self) -> bool:
+        """Whether there is one to take; only true for a caller that takes it before others do."""
+        return bool(self._ready)
+
     def take(self) -> Blank:
         """A blank for one object; the next ones are made in the background. Raises OSError."""
         while True:

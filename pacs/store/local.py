@@ -47,6 +47,9 @@ class LocalStore:
     def draft(self) -> LocalDraft:
         return LocalDraft(self)
 
+    def ready(self) -> bool:
+        return self._ready and self.blanks.ready()
+
     def prepare(self) -> None:
         """Make the store's own folders, once."""
         if not self._ready:

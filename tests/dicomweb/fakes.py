@@ -52,7 +52,7 @@ class FakeIngest:
         self.begun.append(FakeIncoming(self, expected or Expected()))
         return self.begun[-1]
 
-    def submit(self, incoming: FakeIncoming) -> "Future[Stored]":
+    def submit(self, incoming: FakeIncoming, *, at_once: bool = False) -> "Future[Stored]":
         answer: Future[Stored] = Future()
         try:
             answer.set_result(self._admit(incoming))

@@ -52,7 +52,7 @@ class FakeIngest:
         self.sources.append(source)
         return FakeIncoming(self, source, expected)
 
-    def submit(self, incoming: FakeIncoming) -> "Future[Stored]":
+    def submit(self, incoming: FakeIncoming, *, at_once: bool = False) -> "Future[Stored]":
         return self.pool.submit(self._store, incoming)
 
     def _store(self, incoming: FakeIncoming) -> Stored:

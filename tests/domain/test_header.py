@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pydicom
@@ -10,7 +11,7 @@ from pydicom.sequence import Sequence
 from pacs.domain import uids
 from pacs.domain.admission import Inadmissible, admit
 from pacs.domain.attributes import STORED, Rule
-from pacs.domain.header import COLUMN_MOST, Header, extract
+from pacs.domain.header import COLUMN_MOST, Header, Memory, extract
 from pacs.domain.jsonmodel import to_json
 from pacs.domain.levels import Level
 from tests.domain.makers import SYNTAXES, ct, data_sets, part10, real_files
@@ -160,3 +161,31 @@ def test_missing_uids_are_empty_for_the_caller_to_refuse() -> None:
     ds = ct()
     del ds.StudyInstanceUID
     assert header(part10(ds)).study_uid == ""
+
+
+def test_what_is_remembered_of_a_series_changes_no_header() -> None:
+    memory = Memory()
+    same = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4"}
+    series = [ct(InstanceNumber=str(number), ContentTime=f"1200{number:02}", **same) for number in range(3)]
+    other = ct(PatientName="Other^One", TimezoneOffsetFromUTC="+0200", **same)
+    for data in (*series, other, *series):
+        raw = part10(data)
+        assert said(extract(admit(raw), raw, memory=memory)) == said(extract(admit(raw), raw))
+    raws = [part10(data) for data in series]
+    assert len({id(extract(admit(raw), raw, memory=memory).parents) for raw in raws}) == 1
+
+
+def test_the_oldest_series_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs.domain.header.REMEMBERED_SERIES", 2)
+    memory, raws = Memory(), [part10(ct(SeriesNumber=str(number))) for number in range(3)]
+    first = extract(admit(raws[0]), raws[0], memory=memory)
+    for raw in raws:
+        extract(admit(raw), raw, memory=memory)
+    again = extract(admit(raws[0]), raws[0], memory=memory)
+    assert said(again) == said(first)
+    assert again.parents is not first.parents
+
+
+def said(header: Header) -> dict[str, object]:
+    """All that a header says, without the part that may be shared."""
+    return {field.name: getattr(header, field.name) for field in fields(header) if field.name != "parents"}

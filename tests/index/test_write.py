@@ -75,6 +75,61 @@ def test_a_transaction_that_loses_to_another_leaves_no_parents(writer, connectio
     assert one(connection, "SELECT count(*) FROM patient WHERE patient_id = 'LOSER'") == (0,)
 
 
+def test_further_objects_of_a_series_are_stored_as_its_first(database_url, writer, connection):
+    """A writer that knows a series stores into it in a shorter way: both ways leave the same rows."""
+    left, right = generate_uid(), generate_uid()
+    for study, apart in ((left, False), (right, True)):
+        shapes = [
+            ct(study, PatientID="FURTHER", SeriesInstanceUID=f"{study[:60]}.{n % 2}", InstanceNumber=str(n))
+            for n in range(7)
+        ]
+        shapes[3].SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+        for data in shapes:
+            here = Writer(database_url, "short-lived") if apart else writer
+            assert here.store([item(data)])[0].outcome == "stored"
+            if apart:
+                here.close()
+        assert writer._known.keys() >= ({(left, f"{left[:60]}.0"), (left, f"{left[:60]}.1")})
+
+    def rows(study):
+        statements = (
+            "SELECT series_count, instance_count, modalities, sop_classes, change_seq FROM study WHERE study_uid = %s",
+            "SELECT r.instance_count, r.attrs - '0020000E' FROM series r JOIN study ON study.pk = study_pk"
+            " WHERE study_uid = %s ORDER BY series_uid",
+            "SELECT i.instance_number, i.attrs - '00080018', i.original, i.door, i.peer, i.version, transfer_syntax_uid"
+            " FROM instance i JOIN study ON study.pk = study_pk WHERE study_uid = %s ORDER BY i.pk",
+            "SELECT action FROM change_feed WHERE study_uid = %s ORDER BY id",
+            "SELECT door, actor, address, action, outcome, patient_id FROM audit WHERE study_uid = %s ORDER BY id",
+            "SELECT payload ->> 'change_seq' FROM outbox WHERE payload ->> 'study_uid' = %s ORDER BY id",
+        )
+        return [connection.execute(statement, (study,)).fetchall() for statement in statements]
+
+    assert rows(left) == rows(right)
+
+
+def test_a_further_batch_answers_in_its_own_order(writer):
+    study = generate_uid()
+    data = [ct(study, SeriesInstanceUID=f"{study[:60]}.{n % 2}") for n in range(6)]
+    writer.store([item(data[0]), item(data[1])])
+    items = [item(data[5]), item(data[0]), item(data[2]), item(data[1], "x/y", b"x" * 32), item(data[3]), item(data[4])]
+    items.append(item(data[2], "z/z"))
+    outcomes = [verdict.outcome for verdict in writer.store(items)]
+    assert outcomes == ["stored", "known", "stored", "differs", "stored", "stored", "known"]
+
+
+def test_a_series_that_was_deleted_is_made_again(writer, connection):
+    study = generate_uid()
+    for _ in range(2):
+        writer.store([item(ct(study, SeriesInstanceUID=f"{study[:60]}.1"))])
+    connection.execute(
+        "SELECT remove_instances(ARRAY(SELECT i.pk FROM instance i JOIN study s ON s.pk = study_pk"
+        " WHERE study_uid = %s), 'deleted')",
+        (study,),
+    )
+    assert writer.store([item(ct(study, SeriesInstanceUID=f"{study[:60]}.1"))])[0].outcome == "stored"
+    assert one(connection, "SELECT instance_count, series_count FROM study WHERE study_uid = %s", study) == (1, 1)
+
+
 def test_a_study_keeps_its_first_patient_and_the_other_is_not_made(writer, connection):
     study = generate_uid()
     writer.store([item(ct(study, PatientID="FIRST")), item(ct(study, PatientID="SECOND"))])
@@ -152,7 +207,8 @@ def test_values_that_the_database_does_not_take_are_rejected(writer):
     assert writer.store([good])[0].outcome == "stored"
 
 
-def test_a_database_that_is_not_there_is_away_at_once(tmp_path):
+def test_a_database_that_is_not_there_is_away_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "RECONNECT_SECONDS", 600.0)
     absent = Writer(f"postgresql://nobody@/nothing?host={tmp_path}", "test")
     assert not absent.away()
     for _ in range(3):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -13,6 +14,7 @@ from pacs.domain.events import Expected, Source
 from pacs.domain.levels import Scope
 from pacs.domain.uids import IMPLEMENTATION_CLASS_UID
 from pacs.errors import Reason, Refused
+from pacs.index import write
 from pacs.index.write import Away, Unknown, Writer
 from pacs.store.base import StoreFailed
 from tests.services.specimens import SOURCE, bare, counters, ct, part10, put, query
@@ -279,20 +281,21 @@ def test_the_same_object_from_eight_at_once_is_stored_once(node):
     assert counters(node, found[0].study_uid)[:2] == (1, 1)
 
 
-def test_one_object_that_the_database_does_not_take_fails_alone(node, monkeypatch):
-    from pacs.services import ingest
-
-    real = ingest.write.item
+@pytest.mark.parametrize("known", [False, True], ids=["new series", "known series"])
+def test_one_object_that_the_database_does_not_take_fails_alone(node, monkeypatch, known):
+    real = write.item
 
     def item(found, *rest):
         made = real(found, *rest)
-        if "POISON" in found.values.get("PatientComments", []):
-            made = type(made)(made.line.replace(b"POISON", b"\\u0000"), made.object_name)
+        if "POISON" in found.values.get("ContentLabel", []):
+            bad = {name: getattr(made, name).replace(b"POISON", b"\\u0000") for name in ("line", "further")}
+            made = replace(made, **bad)
         return made
 
-    monkeypatch.setattr(ingest.write, "item", item)
-    study = generate_uid()
-    objects = [part10(ct(study, PatientComments="POISON" if i == 5 else "fine")) for i in range(12)]
+    monkeypatch.setattr(write, "item", item)
+    study, series = generate_uid(), generate_uid() if known else ""
+    put(node, part10(ct(study, series)))
+    objects = [part10(ct(study, series, ContentLabel="POISON" if i == 5 else "FINE")) for i in range(12)]
     futures = []
     for raw in objects:
         incoming = node.ingest.begin(SOURCE)
@@ -302,7 +305,7 @@ def test_one_object_that_the_database_does_not_take_fails_alone(node, monkeypatc
     assert [type(error) for error in failures if error] == [Refused]
     assert isinstance(failures[5], Refused)
     assert failures[5].reason is Reason.UNREADABLE
-    assert counters(node, study)[1] == 11
+    assert counters(node, study)[1] == 12
 
 
 def test_only_originals_move_the_study_and_ring_for_the_ai(node):

@@ -95,7 +95,7 @@ BEGIN
                               data_offset, sha256, data_sha256, original, version, door, peer)
         SELECT series.pk, study.pk, n.sop_instance_uid, n.sop_class_uid, n.transfer_syntax_uid, n.instance_number,
                n.content_date, n.content_time, n.number_of_frames, n.attrs, n.object_name, n.size, n.data_offset,
-               n.sha256, n.data_sha256, n.original, new_version, item ->> 'door', item ->> 'peer'
+               n.sha256, n.data_sha256, n.original, new_version, n.door, n.peer
         FROM unnest(items) WITH ORDINALITY AS i (item, place)
         JOIN study ON study.study_uid = item -> 'study' ->> 'study_uid'
         JOIN series ON series.study_pk = study.pk AND series.series_uid = item -> 'series' ->> 'series_uid',
@@ -123,8 +123,8 @@ BEGIN
         SELECT done, study_uid, series_uid, sop_instance_uid FROM fresh ORDER BY pk
     ), trail AS (
         INSERT INTO audit (door, actor, address, action, outcome, patient_id, study_uid, series_uid, sop_instance_uid)
-        SELECT item ->> 'door', item ->> 'peer', item ->> 'address', 'store', 'ok', item -> 'patient' ->> 'patient_id',
-               study_uid, series_uid, sop_instance_uid FROM fresh ORDER BY pk
+        SELECT item -> 'instance' ->> 'door', item -> 'instance' ->> 'peer', item -> 'instance' ->> 'address', 'store',
+               'ok', item -> 'patient' ->> 'patient_id', study_uid, series_uid, sop_instance_uid FROM fresh ORDER BY pk
     )
     INSERT INTO outbox (topic, payload)
     SELECT DISTINCT 'stored', jsonb_build_object('study_uid', study_uid, 'series_uid', series_uid,
@@ -255,6 +255,103 @@ BEGIN
     FROM unnest(items) WITH ORDINALITY AS i (item, place)
     LEFT JOIN instance AS kept ON kept.sop_instance_uid = item -> 'instance' ->> 'sop_instance_uid'
     ORDER BY place;
+END $$;
+
+-- An object of a series that is in the index, as pacs/index/write.py makes it.
+CREATE TYPE further_instance AS (
+    study_uid text, series_uid text, patient_id text, door text, peer text, address text, sop_instance_uid text,
+    sop_class_uid text, transfer_syntax_uid text, instance_number text, content_date text, content_time text,
+    number_of_frames integer, attrs jsonb, object_name text, size bigint, data_offset integer, sha256 bytea,
+    data_sha256 bytea, original boolean);
+
+-- Store a batch of such, a JSON array sorted by study, series and instance; rows as `store_objects` gives them. Nearly
+-- all objects come this way, most of them alone, so it is plain statements in a loop: they start in half the time of
+-- those that take any number of objects at once. Raises no_data_found when a series is not there.
+CREATE FUNCTION store_further(lines text)
+RETURNS TABLE (outcome text, known_object text, known_size bigint, known_seconds double precision)
+LANGUAGE plpgsql AS $$
+DECLARE
+    items further_instance[] := ARRAY(SELECT i FROM json_populate_recordset(NULL::further_instance, lines::json) AS i);
+    item further_instance;
+    following further_instance;
+    study_key bigint;
+    series_key bigint;
+    made bigint;
+    added integer := 0;
+    originals integer := 0;
+    classes text[] := '{}';
+    seq bigint;
+BEGIN
+    FOR n IN 1 .. cardinality(items) LOOP
+        item := items[n];
+        following := items[n + 1];
+        IF series_key IS NULL THEN
+            SELECT study.pk, series.pk INTO study_key, series_key
+            FROM study JOIN series ON series.study_pk = study.pk
+            WHERE study_uid = item.study_uid AND series_uid = item.series_uid FOR NO KEY UPDATE OF study;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'a series of the batch is not there' USING ERRCODE = 'no_data_found';
+            END IF;
+        END IF;
+
+        INSERT INTO instance (series_pk, study_pk, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
+                              instance_number, content_date, content_time, number_of_frames, attrs, object_name, size,
+                              data_offset, sha256, data_sha256, original, version, door, peer)
+        VALUES (series_key, study_key, item.sop_instance_uid, item.sop_class_uid, item.transfer_syntax_uid,
+                item.instance_number, item.content_date, item.content_time, item.number_of_frames, item.attrs,
+                item.object_name, item.size, item.data_offset, item.sha256, item.data_sha256, item.original, 1,
+                item.door, item.peer)
+        ON CONFLICT (sop_instance_uid) DO NOTHING
+        RETURNING pk INTO made;
+        IF made IS NULL THEN
+            SELECT CASE WHEN data_sha256 = item.data_sha256 THEN 'known' ELSE 'differs' END, object_name, size,
+                   extract(epoch FROM now() - stored_at)
+            INTO outcome, known_object, known_size, known_seconds
+            FROM instance WHERE sop_instance_uid = item.sop_instance_uid;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'an object of the batch has just been deleted' USING ERRCODE = 'serialization_failure';
+            END IF;
+        ELSE
+            INSERT INTO change_feed (action, study_uid, series_uid, sop_instance_uid)
+            VALUES ('create', item.study_uid, item.series_uid, item.sop_instance_uid);
+            INSERT INTO audit (door, actor, address, action, outcome, patient_id, study_uid, series_uid,
+                               sop_instance_uid)
+            VALUES (item.door, item.peer, item.address, 'store', 'ok', item.patient_id, item.study_uid,
+                    item.series_uid, item.sop_instance_uid);
+            added := added + 1;
+            originals := originals + item.original::integer;
+            IF item.sop_class_uid <> ALL(classes) THEN
+                classes := classes || item.sop_class_uid;
+            END IF;
+            outcome := 'stored';
+            known_object := item.object_name;
+            known_size := item.size;
+            known_seconds := 0;
+        END IF;
+        RETURN NEXT;
+
+        IF (item.study_uid, item.series_uid) IS DISTINCT FROM (following.study_uid, following.series_uid) THEN
+            IF added > 0 THEN
+                UPDATE series SET instance_count = instance_count + added, changed_at = now() WHERE pk = series_key;
+                UPDATE study SET
+                    instance_count = instance_count + added,
+                    sop_classes = CASE WHEN classes <@ string_to_array(sop_classes, '\') THEN sop_classes
+                                       ELSE merged(sop_classes, classes) END,
+                    change_seq = change_seq + originals,
+                    changed_at = CASE WHEN originals > 0 THEN now() ELSE changed_at END
+                WHERE pk = study_key RETURNING change_seq INTO seq;
+            END IF;
+            IF originals > 0 THEN
+                INSERT INTO outbox (topic, payload)
+                VALUES ('stored', jsonb_build_object('study_uid', item.study_uid, 'series_uid', item.series_uid,
+                                                     'change_seq', seq));
+            END IF;
+            series_key := NULL;
+            added := 0;
+            originals := 0;
+            classes := '{}';
+        END IF;
+    END LOOP;
 END $$;
 
 -- Put an object, whose file is durable by now, in the place of the one that has its UID. `known`: the data sets are the

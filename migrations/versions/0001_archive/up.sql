@@ -89,7 +89,7 @@ CREATE INDEX series_many_modality ON series (pk) WHERE position('\' in modality)
 CREATE TABLE instance (
     pk                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     series_pk           bigint NOT NULL REFERENCES series,
-    study_pk            bigint NOT NULL REFERENCES study,
+    study_pk            bigint NOT NULL,  -- of its series, which has the reference
     sop_instance_uid    text COLLATE "C" NOT NULL UNIQUE,
     sop_class_uid       text COLLATE "C" NOT NULL,
     transfer_syntax_uid text COLLATE "C" NOT NULL,

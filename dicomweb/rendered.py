@@ -5,21 +5,23 @@ frame of it comes that can be shown.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import looks, params, urls
+from dicomweb import documents, looks, params, urls
 from dicomweb.frames import parse_numbers, require
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer
 from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
 from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
+from pacs.domain.document import is_report
 from pacs.domain.levels import Level, Scope
 from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look
 from pacs.errors import NotAcceptable, NotFound
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 KINDS = (JPEG, PNG, GIF, WEBP)
 ALONE = tuple(Offer(kind) for kind in KINDS)
 PARTS = tuple(Offer(kind, multipart=True) for kind in KINDS)
-PDF = Offer("application/pdf")
-DOCUMENT = "00420011"
+FRAME_RATES: dict[str, Callable[[float], float]] = {  # what says how fast, and what it says
+    "00082144": lambda rate: 1 / rate,  # Recommended Display Frame Rate
+    "00180040": lambda rate: 1 / rate,  # Cine Rate
+    "00181063": lambda milliseconds: milliseconds / 1000,  # Frame Time
+}
 RENDERING = "1"  # raised when the same request makes another picture than before
 
 
@@ -49,6 +54,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
     look = replace(look, media_type=offer.media_type)
     if offer.multipart:
         return await _all(node, request, _every(instances, numbers), look, headers)
+    if offer.media_type == GIF and not numbers and len(instances) == 1 and instances[0].number_of_frames > 1:
+        return await _moving(node, request, instances[0], look, headers)
     if len(numbers) > 1:
         raise NotAcceptable("Several frames come in a multipart.", tuple(map(str, PARTS)))
     return await single(node, request, _standing_for(node, request, instances, numbers), look, headers)
@@ -121,6 +128,30 @@ def _tag(choice: "Choice", look: Look) -> str:
     return etag(instance.sha256[:32], asked)
 
 
+async def _moving(
+    node: "Node", request: Request, instance: "StoredInstance", look: Look, headers: dict[str, str]
+) -> Response:
+    """A multi-frame instance as one picture that moves, as fast as the object says."""
+    tag = _tag((instance, 0), look)
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    scope = Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid)
+    found = await run(lambda: node.retrieve.metadata(scope))
+    seconds = await run(lambda: frame_seconds(orjson.loads(next(found.parts))))
+    chunks = await run(lambda: begun(node.render.animation(instance, look, seconds)))
+    headers = {**headers, "etag": tag, "cache-control": "private", "vary": "Accept"}
+    return Streamed(chunks, media_type=GIF, headers=headers)
+
+
+def frame_seconds(row: dict[str, dict[str, Any]]) -> float:
+    """How long a frame is to be seen (PS3.3 C.7.6.5, C.7.6.16); a tenth of a second where the object does not say."""
+    for tag, of in FRAME_RATES.items():
+        number = next(iter(row.get(tag, {}).get("Value", ())), None)
+        if isinstance(number, int | float) and number > 0:
+            return of(float(number))
+    return 0.1
+
+
 async def _all(
     node: "Node", request: Request, choices: "Iterator[Choice]", look: Look, headers: dict[str, str]
 ) -> Response:
@@ -154,20 +185,13 @@ def _path(choice: "Choice") -> str:
 
 
 async def _document(node: "Node", request: Request, instances: "list[StoredInstance]") -> Response:
-    """What has no frames may hold a document that is read as it is."""
-    instance = instances[0]
-    try:
-        bulk = await run(lambda: node.retrieve.bulk(instance, DOCUMENT)) if len(instances) == 1 else None
-    except NotFound:
-        bulk = None
-    if bulk is None or bulk.media_type != PDF.media_type:
+    """What has no frames may be a document that is read as it is: the first report, or a single other object."""
+    reports = [instance for instance in instances if is_report(instance.sop_class_uid)]
+    if not reports and len(instances) > 1:
         raise NotAcceptable("Nothing here is an image that can be rendered; retrieve instances or metadata.")
-    accepted(request, PDF)
-    tag = etag(instance.sha256[:32], DOCUMENT)
-    if unchanged(request.headers, tag):
-        return not_modified(tag)
-    headers = {"etag": tag, "cache-control": "private", "content-disposition": "attachment"}
-    return Streamed(iter(bulk.parts), media_type=bulk.media_type, length=bulk.size, headers=headers)
+    parameter = params.first(params.pairs(request.scope["query_string"]), "accept")
+    accept = ",".join(request.headers.getlist("accept"))
+    return await documents.retrieve(node, request, (reports or instances)[0], accept, parameter)
 
 
 def _warning(node: "Node", request: Request) -> dict[str, str]:

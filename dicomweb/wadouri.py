@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import looks, params, rendered, wado
+from dicomweb import documents, looks, params, rendered, wado
 from dicomweb.frames import require
 from dicomweb.negotiate import Offer, Want, choose
 from dicomweb.params import Pair
 from dicomweb.resources import run
 from pacs.domain.attributes import BY_KEYWORD
+from pacs.domain.document import is_report
 from pacs.domain.levels import Level, Scope
 from pacs.domain.query import Condition, Query
 from pacs.domain.uids import is_uid
@@ -32,7 +33,7 @@ UNBUILT = {
 
 async def retrieve(node: "Node", request: Request) -> Response:
     """One object as application/dicom, in Explicit VR Little Endian unless `transferSyntax` names another; or one of
-    its frames as a picture, which is the default for images of one frame."""
+    its frames as a picture, which is the default for images of one frame; reports are text/html by default (9.5)."""
     found = params.pairs(request.scope["query_string"])
     if params.first(found, "requestType") != "WADO":
         raise BadRequest("requestType must be WADO.")
@@ -45,6 +46,9 @@ async def retrieve(node: "Node", request: Request) -> Response:
     look, number = looks.uri(found), looks.frame_number(found)
     scope = await run(lambda: _scope(node, named))
     instances = await run(lambda: node.retrieve.locate(scope))
+    kind = params.first(found, "contentType")
+    if is_report(instances[0].sop_class_uid) and not (kind and wado.DICOM in kind.lower()):
+        return await documents.retrieve(node, request, instances[0], kind)
     offer = _offer(found, instances[0], number)
     if offer == wado.SINGLE:
         want = Want(wado.SINGLE, params.first(found, "transferSyntax") or "")

@@ -5,7 +5,7 @@ Native frames are unpacked here, code streams in processes that may die (`pacs.s
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ MOST_PIXELS = 1 << 27  # of a frame that is shown
 AT_ONCE = 4  # pictures in the making: each holds a few copies of its frame
 PRESENTATIONS_KEPT = 64
 TRIED = 5  # instances of a series, until one of them can be shown
+_GIF_HEAD = 13 + 3 * 256  # bytes before the image of a GIF: its screen and its colours
+_FOR_EVER = b"\x21\xff\x0bNETSCAPE2.0\3\1\0\0\0"
 SECONDARY = frozenset(  # drawn over images or computed from them: these stand for a study only where it has no others
     {
         "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
@@ -59,6 +61,14 @@ class Render:
         """
         with self._places:
             return _encoded(self._seen(instance, number, look), look)
+
+    def animation(self, instance: StoredInstance, look: Look, seconds: float) -> Iterator[bytes]:
+        """All frames of an instance as one GIF that moves for ever, each frame shown so long, made while it is taken.
+
+        Raises as `picture` does, for a later frame while iterating.
+        """
+        numbers = range(1, instance.number_of_frames + 1)
+        return _moving((self.picture(instance, number, look) for number in numbers), seconds)
 
     def representatives(self, instances: Sequence[StoredInstance]) -> tuple[Choice, ...]:
         """The frames that may stand for these instances (ordered as `locate` does), best first: those in the middle
@@ -146,6 +156,17 @@ def _gif(image: Picture, _quality: int) -> Any:
     steps = np.array([5, 6, 5], np.uint16)
     red, green, blue = np.moveaxis((image * steps + 127) // 255, -1, 0)
     return imagecodecs.gif_encode((red * 42 + green * 6 + blue).astype(np.uint8), colormap=_cube(steps), out=room)
+
+
+def _moving(pictures: Iterator[bytes], seconds: float) -> Iterator[bytes]:
+    """Single GIFs of one size and one colour table as the frames of one (GIF89a 23, 26; hundredths of a second)."""
+    hundredths = min(max(round(seconds * 100), 2), 0xFFFF)  # browsers show shorter ones slowly
+    shown = b"\x21\xf9\4\0" + hundredths.to_bytes(2, "little") + b"\0\0"
+    for place, picture in enumerate(pictures):
+        if place == 0:
+            yield b"GIF89a" + picture[6:_GIF_HEAD] + _FOR_EVER
+        yield shown + picture[_GIF_HEAD:-1]
+    yield b";"
 
 
 def _cube(steps: NDArray[np.uint16]) -> Picture:

@@ -35,6 +35,7 @@ class Find(Operation):
         self._partly = False  # a key is not matched, or not returned (PS3.4 table C.4-1, 0xFF01)
         self._fetching = False
         self._exhausted = False
+        self._cut = False  # more may match than one query is answered
         self._over = False
 
     def write(self, data: memoryview) -> None:
@@ -60,7 +61,9 @@ class Find(Operation):
         while self._answers and self.link.room:
             self._send_batch()
         if not self._answers:
-            if self._exhausted:
+            if self._exhausted and self._cut:  # matching ended before its time, as after a C-CANCEL
+                self._close(Status.CANCEL, {"ErrorComment": f"Only the first {self._offset} matches are answered."})
+            elif self._exhausted:
                 self._close(Status.SUCCESS)
             else:
                 self._fetch()
@@ -78,15 +81,23 @@ class Find(Operation):
     def _page(self) -> tuple[list[bytes], bool]:
         """On a thread of the pool: the encoded answers of the next page, and whether it is the last."""
         query, writer = self._prepared = self._prepared or self._prepare()
-        page = self.link.node.search.find(replace(query, limit=PAGE, offset=self._offset))
+        limit = min(PAGE, self.link.limits.answers - self._offset)
+        page = self.link.node.search.find(replace(query, limit=limit, offset=self._offset))
         self._shown.extend(page.rows[: MOST_NOTED - len(self._shown)])
         self._offset += len(page.rows)
         self._partly |= bool(page.warnings)
-        return [writer.write(row) for row in page.rows], len(page.rows) < PAGE
+        self._cut = self._offset >= self.link.limits.answers
+        return [writer.write(row) for row in page.rows], self._cut or len(page.rows) < PAGE
 
     def _prepare(self) -> tuple[Query, AnswerWriter]:
         syntax = self.context.transfer_syntax
-        asked = identifier.parse(bytes(self._data), syntax, MODELS[self.context.abstract_syntax])
+        asked = identifier.parse(
+            bytes(self._data),
+            syntax,
+            MODELS[self.context.abstract_syntax],
+            relational="relational" in self.context.options,
+            fuzzy="fuzzy" in self.context.options,
+        )
         self._partly = asked.unsupported
         always = {  # PS3.4 C.4.1.1.3.2
             f"{QUERY_RETRIEVE_LEVEL:08X}": {"vr": "CS", "Value": [asked.level_name]},

@@ -13,6 +13,7 @@ class Limits:
     max_identifier: int = 1_048_576
     receive_buffer: int = 262_144  # one per reactor, not one per association
     held_bytes: int = 262_144  # read while an earlier message of the association is unanswered
+    answers: int = 50_000  # to one query; then it ends as a cancelled one does, with 0xFE00
     output_high: int = 262_144  # above it no request of the association is read
     output_low: int = 16_384  # below it a query makes its next answers
     operations: int = 16  # asynchronous operations window, PS3.7 D.3.3.3

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Watched = Connection | Handshake
 
-_ACCEPTS_A_TURN = 64
+_ACCEPTS_A_TURN = 16
+_NEWCOMERS_A_TURN = 6
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FILES_PERIOD = 2.0  # how often the peers file and the TLS files are looked at
 
@@ -108,14 +109,20 @@ class Reactor:
     # one turn
 
     def _turn(self) -> None:
+        """Associations first, then a few of those that are none yet: however many knock, whoever is in is served."""
+        newcomers: list[tuple[selectors.SelectorKey, int]] = []
         for key, events in self._selector.select(self.limits.sweep):
-            if key.data is not None:
+            if key.data is not None and key.data.associated:
                 self._serve(key.data, events)
             elif key.fileobj is self._woken:
                 with suppress(BlockingIOError):
                     self._woken.recv(4096)
             else:
-                assert isinstance(key.fileobj, socket.socket)
+                newcomers.append((key, events))
+        for key, events in newcomers[:_NEWCOMERS_A_TURN]:  # the others are as ready in the next turn
+            if key.data is not None:
+                self._serve(key.data, events)
+            elif isinstance(key.fileobj, socket.socket):
                 self._accept(key.fileobj)
         for _ in range(len(self._soon)):
             self._act(*self._soon.popleft())

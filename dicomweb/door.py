@@ -45,6 +45,8 @@ class Door:
 
     def __init__(self, node: "Node") -> None:
         self.node, self.settings = node, node.settings
+        if node.settings.login_required:
+            _ = node.credentials  # what it stands on is loaded now, not while the first one waits
         self.everybody = identity("local" if node.settings.loopback_only else "anonymous", [ADMIN])
 
     async def who(self, request: Request) -> Identity:

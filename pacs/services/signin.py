@@ -26,7 +26,7 @@ SQL, SESSIONS = queries("accounts"), queries("sessions")
 Row = dict[str, Any]
 
 TRIES, WITHIN_SECONDS = 5, 15 * 60.0
-TRIES_OF_ADDRESS = 100  # for any names: many people share a proxy's address, nobody mistypes so often
+TRIES_OF_ADDRESS = 1000  # for any names: many people share a proxy's address, together they do not mistype so often
 LANES = 64
 log = structlog.get_logger()
 WRONG = "The name or the password is wrong."

@@ -361,3 +361,50 @@ def test_the_page_about_accounts_names_each_role(request: pytest.FixtureRequest)
     text = (request.config.rootpath / "docs" / "accounts.md").read_text()
     table = text.partition("## Roles")[2].partition("## A part")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(ROLES)
+
+
+class TestCors:
+    """Pages of other origins that CORS_ORIGINS names may call a node that asks for a login; others read nothing."""
+
+    VIEWER = "https://viewer.example"
+
+    @pytest.fixture
+    def shared(self, settings: Settings, closed: Node) -> Iterator[Starlette]:
+        with doors.closed(settings, cors_origins=(self.VIEWER,), secret_key=closed.settings.secret_key) as node:
+            yield build(node)
+
+    def test_the_browsers_question_is_answered_without_a_credential(self, shared: Starlette) -> None:
+        asked = {"Origin": self.VIEWER, "Access-Control-Request-Method": "GET"}
+        asked["Access-Control-Request-Headers"] = "authorization"
+        answer = call(shared, "OPTIONS", "/dicom-web/studies", headers=asked)
+        assert answer.status_code == 204
+        assert answer.headers["access-control-allow-origin"] == self.VIEWER
+        assert answer.headers["access-control-allow-credentials"] == "true"
+        assert "Authorization" in answer.headers["access-control-allow-headers"]
+
+    def test_also_a_refusal_can_be_read_by_those_who_are_named(self, shared: Starlette) -> None:
+        answer = call(shared, "GET", "/dicom-web/studies", headers={"Origin": self.VIEWER})
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == self.VIEWER
+        assert "Origin" in answer.headers["vary"]
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "https://viewer.example.evil.example", "null", "*"])
+    def test_and_by_nobody_else(self, shared: Starlette, reader: dict[str, str], origin: str) -> None:
+        headers = {"Origin": origin, **bearer(reader["access_token"])}
+        answer = call(shared, "GET", "/dicom-web/studies", headers=headers)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+        told = call(shared, "OPTIONS", "/dicom-web/studies", headers=asked)
+        assert not [name for name in told.headers if name.startswith("access-control")]
+
+
+def test_behind_a_proxy_a_node_that_asks_nobody_hears_this_machine_only(settings: Settings) -> None:
+    """It would otherwise be open to whomever the proxy lets through."""
+    free = dataclasses.replace(settings, trusted_proxies=("127.0.0.1",), secret_key="x" * 40)
+    node = build_node(free, component="test")
+    try:
+        for forwarded, status in (("127.0.0.1", 200), ("192.0.2.7", 403), ("::1", 200)):
+            headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Host": "localhost", "X-Forwarded-Proto": "http"}
+            assert call(build(node), "GET", f"{API}/auth/me", headers=headers).status_code == status
+    finally:
+        node.close()

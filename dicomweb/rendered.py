@@ -24,6 +24,7 @@ from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
 from pacs.domain.document import is_report
 from pacs.domain.levels import Level, Scope
 from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look
+from pacs.domain.softcopy import STATES
 from pacs.errors import NotAcceptable, NotFound
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def retrieve(node: "Node", request: Request) -> Response:
     look, headers = looks.rendered(found), _warning(node, request)
     instances, numbers = await _named(node, request)
     if not any(instance.number_of_frames for instance in instances):
-        return await _document(node, request, instances)
+        return await _document(node, request, instances, look)
     offers = (*PARTS, *ALONE) if len(numbers) > 1 else (*ALONE, *PARTS)
     offer = accepted(request, *offers)[0].offer
     look = replace(look, media_type=offer.media_type)
@@ -184,8 +185,25 @@ def _path(choice: "Choice") -> str:
     return f"{place}/frames/{number}/rendered"
 
 
-async def _document(node: "Node", request: Request, instances: "list[StoredInstance]") -> Response:
+async def presented(
+    node: "Node", request: Request, state: "StoredInstance", look: Look, onto: "Choice | None" = None
+) -> Response:
+    """The image that a presentation state is about, or the one named, as the state shows it (PS3.18 10.4.1.1.3)."""
+    look = replace(look, media_type=accepted(request, *ALONE)[0].offer.media_type) if onto is None else look
+    image, number = onto or (None, 0)
+    about = state.sha256[:16] + (image.sha256[:16] if image is not None else "")
+    tag = etag(about, hashlib.sha256(repr((RENDERING, number, look)).encode()).hexdigest()[:16])
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    content = await run(lambda: node.render.presented(state, look, image, number))
+    headers = {"etag": tag, "cache-control": "private", "vary": "Accept"}
+    return Response(content, headers=headers, media_type=look.media_type)
+
+
+async def _document(node: "Node", request: Request, instances: "list[StoredInstance]", look: Look) -> Response:
     """What has no frames may be a document that is read as it is: the first report, or a single other object."""
+    if len(instances) == 1 and instances[0].sop_class_uid in STATES:
+        return await presented(node, request, instances[0], look)
     reports = [instance for instance in instances if is_report(instance.sop_class_uid)]
     if not reports and len(instances) > 1:
         raise NotAcceptable("Nothing here is an image that can be rendered; retrieve instances or metadata.")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pacs.services.retrieve import StoredInstance
 
 STUDY, SERIES, OBJECT = "studyUID", "seriesUID", "objectUID"
+PRESENTATION, PRESENTATION_SERIES = "presentationUID", "presentationSeriesUID"
 KEYWORDS = {STUDY: "StudyInstanceUID", SERIES: "SeriesInstanceUID", OBJECT: "SOPInstanceUID"}
 # parameters that change what is in the picture or the object: ignoring them would be answering something else
 UNBUILT = {
     "anonymize": "Objects are not anonymised here; ask without the parameter, or not at all.",
-    "presentationUID": "Presentation states are not applied here; ask without presentationUID.",
 }
 
 
@@ -40,6 +40,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
     named = {name: uid for name in KEYWORDS if (uid := _uid(found, name))}
     if OBJECT not in named:
         raise BadRequest("objectUID must name an object.")
+    if bool(_uid(found, PRESENTATION)) != bool(_uid(found, PRESENTATION_SERIES)):
+        raise BadRequest("presentationUID and presentationSeriesUID belong together.")
     for name, sentence in UNBUILT.items():
         if params.first(found, name):
             raise NotAcceptable(sentence)
@@ -55,6 +57,10 @@ async def retrieve(node: "Node", request: Request) -> Response:
         return await wado.send(node, request, wado.plans(instances, [want], look.quality))
     require(instances[0], [number or 1])
     look = replace(look, media_type=offer.media_type)
+    if state := _uid(found, PRESENTATION):
+        place = Scope(instances[0].study_uid, _uid(found, PRESENTATION_SERIES), state)
+        [shown] = await run(lambda: node.retrieve.locate(place))
+        return await rendered.presented(node, request, shown, look, (instances[0], number or 1))
     return await rendered.single(node, request, [(instances[0], number or 1)], look, {})
 
 

@@ -17,7 +17,7 @@ from pacs.domain.charsets import DEFAULT
 from pacs.domain.frames import Description
 from pacs.domain.jsonmodel import Reader
 from pacs.domain.luts import Lut
-from pacs.domain.structure import Element, Item
+from pacs.domain.structure import Item
 from pacs.domain.values import Context
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
@@ -71,18 +71,85 @@ def read(admitted: Admitted, buffer: Bytes) -> tuple[Presentation, ...]:
         return tuple(found.presentations())
 
 
-class _Object:
-    """One object being read. What is malformed counts as absent: a picture is better than none."""
+class Attributes:
+    """Reads attributes of one object. What is malformed counts as absent: a picture is better than none."""
 
     def __init__(self, reader: Reader, top: Item) -> None:
         self.reader, self.top = reader, top
         self.context = reader.context(top, Context())
+
+    def window(self, item: Item) -> Window | None:
+        """The first window of a data set or item."""
+        pair = self.numbers(item, CENTER)[:1] + self.numbers(item, WIDTH)[:1]
+        if len(pair) < 2 or pair[1] <= 0:
+            return None
+        named = self.text(item, FUNCTION)
+        function = named if named in FUNCTIONS else LINEAR
+        if function == LINEAR and pair[1] < 1:  # not allowed, and yet seen on images of real numbers
+            function = LINEAR_EXACT
+        return Window(pair[0], pair[1], function)
+
+    def lut(self, item: Item, tag: int) -> Lut | None:
+        """The first LUT of a Modality or VOI LUT Sequence."""
+        found = next(iter(self.items(item, tag)), None)
+        if found is None or DESCRIPTOR not in found.elements or ENTRIES not in found.elements:
+            return None
+        return luts.table(self.descriptor(found, DESCRIPTOR), self.octets(found, ENTRIES))
+
+    def descriptor(self, item: Item, tag: int) -> tuple[int, int, int]:
+        """Number of entries, first value mapped (with its sign) and bits of an entry; zeros where it is cut."""
+        element = item.elements[tag]
+        words = self.octets(item, tag)[:6].view("<u2")[:3].tolist()
+        number, first, bits = words if len(words) == 3 else (0, 0, 0)
+        is_signed = element.vr == "SS" or (element.vr != "US" and self.context.signed)
+        return number or 65536 if len(words) == 3 else 0, first - 65536 if is_signed and first > 32767 else first, bits
+
+    def octets(self, item: Item, tag: int) -> NDArray[Any]:
+        """A value of 16-bit words as bytes, little endian, of an even number."""
+        element = item.elements[tag]
+        word = 1 if self.reader.little(element, item) or element.vr == "OB" else 2
+        raw = values.turned(self.reader.raw(element), values.VR_OF_WORD.get(word, "OB"), little=False)
+        return np.frombuffer(raw[: len(raw) // 2 * 2], np.uint8)
+
+    def items(self, item: Item, tag: int) -> tuple[Item, ...]:
+        """The items of a sequence."""
+        element = item.elements.get(tag)
+        return () if element is None else self.reader.items(element) or ()
+
+    def numbers(self, item: Item, tag: int, most: int = 1024) -> list[float]:
+        """The finite numbers of an element (of its first `most` bytes), whatever VR it was written with."""
+        element = item.elements.get(tag)
+        if element is None:
+            return []
+        vr = self.reader.vr(element, item, self.context)
+        if vr not in values.TEXTUAL | values.NUMBERED:
+            return []
+        found = values.read(self.reader.raw(element, most), vr, self.reader.little(element, item), DEFAULT)
+        return [number for value in found if (number := _number(value)) is not None]
+
+    def words(self, item: Item, tag: int) -> list[str]:
+        """The values of an element of code strings or UIDs."""
+        element = item.elements.get(tag)
+        if element is None:
+            return []
+        return [word.strip(" \0").upper() for word in DEFAULT(self.reader.raw(element, 256)).split("\\")]
+
+    def text(self, item: Item, tag: int) -> str:
+        """The first of them."""
+        return next(iter(self.words(item, tag)), "")
+
+
+class _Object(Attributes):
+    """One image being read."""
+
+    def __init__(self, reader: Reader, top: Item) -> None:
+        super().__init__(reader, top)
         self.description = frames.describe(reader, top)
 
     def presentations(self) -> Iterator[Presentation]:
         base = self._common()
-        shared = self._items(self.top, SHARED_GROUPS)[:1]
-        groups = [[item, *shared] for item in self._items(self.top, FRAME_GROUPS)]
+        shared = self.items(self.top, SHARED_GROUPS)[:1]
+        groups = [[item, *shared] for item in self.items(self.top, FRAME_GROUPS)]
         for group in groups or [[*shared]]:
             yield self._of_frame(base, group)
 
@@ -93,32 +160,32 @@ class _Object:
             label,
             about.bits_stored,
             padding=self._padding(),
-            inverted=label == "MONOCHROME1" or self._text(self.top, SHAPE) == "INVERSE",
+            inverted=label == "MONOCHROME1" or self.text(self.top, SHAPE) == "INVERSE",
             palette=self._palette() if label == "PALETTE COLOR" else (),
         )
 
     def _padding(self) -> tuple[int, int] | None:
         """The range of padding (PS3.3 C.7.5.1.1.2), with the sign of the samples: it is often written with another."""
-        found = self._numbers(self.top, PADDING)[:1]
+        found = self.numbers(self.top, PADDING)[:1]
         if not found or self.description.number_type != "integer":
             return None
         half = 0x8000 if self.description.pixel_representation == 1 else 0
-        words = [int(number) & 0xFFFF for number in found + self._numbers(self.top, PADDING_LIMIT)[:1]]
+        words = [int(number) & 0xFFFF for number in found + self.numbers(self.top, PADDING_LIMIT)[:1]]
         ends = [(word ^ half) - half for word in words]
         return min(ends), max(ends)
 
     def _of_frame(self, base: Presentation, groups: Sequence[Item]) -> Presentation:
         transformed = self._macro(groups, TRANSFORMATION) or self.top
         seen = self._macro(groups, FRAME_VOI) or self.top
-        slope = self._numbers(transformed, SLOPE)[:1] or [1.0]
-        intercept = self._numbers(transformed, INTERCEPT)[:1] or [0.0]
+        slope = self.numbers(transformed, SLOPE)[:1] or [1.0]
+        intercept = self.numbers(transformed, INTERCEPT)[:1] or [0.0]
         shown = replace(
             base,
             slope=slope[0],
             intercept=intercept[0],
-            modality_lut=self._lut(self.top, MODALITY_LUTS),
-            window=self._window(seen),
-            voi_lut=self._lut(seen, VOI_LUTS),
+            modality_lut=self.lut(self.top, MODALITY_LUTS),
+            window=self.window(seen),
+            voi_lut=self.lut(seen, VOI_LUTS),
         )
         return replace(shown, extent=self._extent(self.description, shown))
 
@@ -126,9 +193,9 @@ class _Object:
         """Masks and 8-bit samples have a range of their own."""
         if about.bits_allocated == 1:
             return 0.0, 1.0
-        if largest := self._numbers(self.top, LARGEST_FRACTION)[:1]:
+        if largest := self.numbers(self.top, LARGEST_FRACTION)[:1]:
             return 0.0, largest[0]
-        if self._text(self.top, SEGMENTATION_TYPE) == "LABELMAP":
+        if self.text(self.top, SEGMENTATION_TYPE) == "LABELMAP":
             return None
         is_plain = (shown.slope, shown.intercept, shown.modality_lut) == (1.0, 0.0, None)
         if is_plain and about.bits_stored == 8 and about.pixel_representation == 0 and about.number_type == "integer":
@@ -137,24 +204,7 @@ class _Object:
 
     def _macro(self, groups: Sequence[Item], tag: int) -> Item | None:
         """The first item of a functional group: the frame's own, or that of all frames."""
-        return next((items[0] for group in groups if (items := self._items(group, tag))), None)
-
-    def _window(self, item: Item) -> Window | None:
-        pair = self._numbers(item, CENTER)[:1] + self._numbers(item, WIDTH)[:1]
-        if len(pair) < 2 or pair[1] <= 0:
-            return None
-        named = self._text(item, FUNCTION)
-        function = named if named in FUNCTIONS else LINEAR
-        if function == LINEAR and pair[1] < 1:  # not allowed, and yet seen on images of real numbers
-            function = LINEAR_EXACT
-        return Window(pair[0], pair[1], function)
-
-    def _lut(self, item: Item, tag: int) -> Lut | None:
-        """The first LUT of a Modality or VOI LUT Sequence."""
-        found = next(iter(self._items(item, tag)), None)
-        if found is None or DESCRIPTOR not in found.elements or ENTRIES not in found.elements:
-            return None
-        return luts.table(self._descriptor(found, DESCRIPTOR), self._words(found, ENTRIES))
+        return next((items[0] for group in groups if (items := self.items(group, tag))), None)
 
     def _palette(self) -> tuple[Lut, ...]:
         found = [self._colour(*tags) for tags in PALETTE]
@@ -163,47 +213,12 @@ class _Object:
     def _colour(self, descriptor: int, entries: int, segments: int) -> Lut | None:
         if descriptor not in self.top.elements:
             return None
-        described = self._descriptor(self.top, descriptor)
+        described = self.descriptor(self.top, descriptor)
         if entries in self.top.elements:
-            return luts.table(described, self._words(self.top, entries))
+            return luts.table(described, self.octets(self.top, entries))
         if segments in self.top.elements:
-            return luts.segmented(described, self._words(self.top, segments))
+            return luts.segmented(described, self.octets(self.top, segments))
         return None
-
-    def _descriptor(self, item: Item, tag: int) -> tuple[int, int, int]:
-        """Number of entries, first value mapped (with its sign) and bits of an entry; zeros where it is cut."""
-        element = item.elements[tag]
-        words = self._words(item, tag)[:6].view("<u2")[:3].tolist()
-        number, first, bits = words if len(words) == 3 else (0, 0, 0)
-        is_signed = element.vr == "SS" or (element.vr != "US" and self.context.signed)
-        return number or 65536 if len(words) == 3 else 0, first - 65536 if is_signed and first > 32767 else first, bits
-
-    def _words(self, item: Item, tag: int) -> NDArray[Any]:
-        """A value of 16-bit words as bytes, little endian, of an even number."""
-        element = item.elements[tag]
-        word = 1 if self.reader.little(element, item) or element.vr == "OB" else 2
-        raw = values.turned(self.reader.raw(element), values.VR_OF_WORD.get(word, "OB"), little=False)
-        return np.frombuffer(raw[: len(raw) // 2 * 2], np.uint8)
-
-    def _items(self, item: Item, tag: int) -> tuple[Item, ...]:
-        element = item.elements.get(tag)
-        return () if element is None else self.reader.items(element) or ()
-
-    def _numbers(self, item: Item, tag: int) -> list[float]:
-        """The finite numbers of an element, whatever VR it was written with."""
-        element = item.elements.get(tag)
-        if element is None:
-            return []
-        vr = self.reader.vr(element, item, self.context)
-        if vr not in values.TEXTUAL | values.NUMBERED:
-            return []
-        raw = self.reader.raw(element, 1024)
-        found = values.read(raw, vr, self.reader.little(element, item), DEFAULT)
-        return [number for value in found if (number := _number(value)) is not None]
-
-    def _text(self, item: Item, tag: int) -> str:
-        element: Element | None = item.elements.get(tag)
-        return "" if element is None else DEFAULT(self.reader.raw(element, 64)).split("\\")[0].strip(" \0").upper()
 
 
 def _number(value: object) -> float | None:

@@ -6,6 +6,7 @@ Native frames are unpacked here, code streams in processes that may die (`pacs.s
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs.domain import pixels, presentation, render, scaling
+from pacs.domain import pixels, presentation, render, scaling, softcopy
 from pacs.domain.admission import Inadmissible, admit
 from pacs.domain.frames import Description
+from pacs.domain.levels import Scope
 from pacs.domain.pixels import Decoded, Undecodable
 from pacs.domain.presentation import Presentation
 from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look, Picture
+from pacs.domain.uids import is_uid
 from pacs.errors import BadRequest, Damaged, NotAcceptable, NotFound
 from pacs.services.instances import Files, StoredInstance
 
@@ -70,6 +73,38 @@ class Render:
         numbers = range(1, instance.number_of_frames + 1)
         return _moving((self.picture(instance, number, look) for number in numbers), seconds)
 
+    def presented(
+        self, state: StoredInstance, look: Look, onto: StoredInstance | None = None, number: int = 0
+    ) -> bytes:
+        """An image as a presentation state shows it: the first image of the state that is here, or `onto`.
+
+        `number` is that of a frame; 0 is the first that the state is about. Raises as `picture` does, and NotAcceptable
+        for a state that is about none of the images, or of a kind that is not applied here.
+        """
+        if state.sop_class_uid not in softcopy.STATES:
+            raise NotAcceptable("Presentation states of this kind are not applied here; grayscale and colour ones are.")
+        with self._files.view(state) as view, self._places:
+            try:
+                admitted = admit(view, nested=True)
+            except Inadmissible as error:
+                raise Damaged(f"The file of this object cannot be read: {error.message}.") from error
+            reference, image = self._referenced(state, softcopy.references(admitted, view), onto)
+            frame = number or (reference.frames[0] if reference.frames else 1)
+            said = softcopy.read(admitted, view, reference, frame)
+            return _encoded(self._seen(image, frame, look, said), look)
+
+    def _referenced(
+        self, state: StoredInstance, references: Sequence[softcopy.Reference], onto: StoredInstance | None
+    ) -> tuple[softcopy.Reference, StoredInstance]:
+        for reference in references:
+            if onto is not None and onto.sop_instance_uid == reference.sop_instance_uid:
+                return reference, onto
+            if onto is None and is_uid(reference.series_uid) and is_uid(reference.sop_instance_uid):
+                scope = Scope(state.study_uid, reference.series_uid, reference.sop_instance_uid)
+                with suppress(NotFound):
+                    return reference, self._retrieve.locate(scope)[0]
+        raise NotAcceptable("The presentation state is about no image that is asked for, or stored in this study.")
+
     def representatives(self, instances: Sequence[StoredInstance]) -> tuple[Choice, ...]:
         """The frames that may stand for these instances (ordered as `locate` does), best first: those in the middle
         of the largest series of images. Empty where no instance has frames."""
@@ -80,10 +115,14 @@ class Render:
         nearest = sorted(range(len(largest)), key=lambda place: abs(place - len(largest) // 2))
         return tuple((largest[place], largest[place].number_of_frames // 2 + 1) for place in nearest[:TRIED])
 
-    def _seen(self, instance: StoredInstance, number: int, look: Look) -> Picture:
+    def _seen(self, instance: StoredInstance, number: int, look: Look, said: softcopy.State | None = None) -> Picture:
         try:
-            shown = render.picture(self._decoded(instance, number), self._presentation(instance, number), look.window)
-            return scaling.fit(shown, look.viewport)
+            own = self._presentation(instance, number)
+            decoded = self._decoded(instance, number)
+            if said is None:
+                return scaling.fit(render.picture(decoded, own, look.window), look.viewport)
+            shown = render.picture(decoded, softcopy.presented(own, said), look.window)
+            return scaling.fit(softcopy.applied(shown, said), look.viewport)
         except Undecodable as error:
             raise NotAcceptable(
                 f"The frame cannot be shown: {error.message}; /frames with transfer-syntax=* gives it as stored."

@@ -94,8 +94,8 @@ async def put_labels(node: "Node", request: Request) -> Response:
 async def known(request: Request, names: frozenset[str]) -> dict[str, Any]:
     """The body as a JSON object of these fields. Raises BadRequest for others: a misspelt one must not go unheard."""
     body = await json_object(request)
-    if beyond := sorted(set(body) - names):
-        raise BadRequest(f"{beyond[0][:64]!r} is no field of this; known are: {', '.join(sorted(names))}.")
+    if set(body) - names:
+        raise BadRequest(f"The body has an unknown field; known are: {', '.join(sorted(names))}.")
     return body
 
 

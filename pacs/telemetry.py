@@ -41,6 +41,7 @@ PRIVATE = re.compile(
     r"query|identifier$|password|passwd|secret|token|authorization|cookie|credential|api_key",
     re.IGNORECASE,
 )
+LIKE_UID = re.compile(r"[0-9.]{0,64}")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST = 500
 FRAMES_SHOWN = 8
@@ -78,7 +79,14 @@ def configure(settings: Settings, component: str, stream: TextIO | None = None) 
 
 def withhold(_logger: object, _method: str, event: Event) -> Event:
     """Replace what may be patient data or a secret; escape what may forge a line or move a cursor."""
-    return {key: WITHHELD if key != "event" and PRIVATE.search(key) else _plain(value) for key, value in event.items()}
+    return {key: WITHHELD if _is_private(key, value) else _plain(value) for key, value in event.items()}
+
+
+def _is_private(key: str, value: Any) -> bool:
+    """Also what is called a UID and is none: a name may stand in its place."""
+    if key.endswith("_uid"):
+        return not isinstance(value, str) or LIKE_UID.fullmatch(value) is None
+    return key != "event" and PRIVATE.search(key) is not None
 
 
 def place_exception(_logger: object, _method: str, event: Event) -> Event:

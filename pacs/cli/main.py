@@ -7,10 +7,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pacs.errors import FilmroomError
-from pacs.settings import load
+from pacs.settings import Settings, load
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ VERBS = (
 )
 
 
+OWN_EVENTS = frozenset({"serve", "config"})  # the first tells more, the second nothing
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Errors of ours are one sentence on standard error and exit code 1; a wrong line is 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -84,6 +87,8 @@ def _run(arguments: list[str]) -> int:
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
     settings = getattr(module, "load_settings", load)()  # the doctor must run where settings cannot be read
+    if verb.name not in OWN_EVENTS:
+        _tell_warnings(settings, verb)
     if not verb.servers:
         return int(module.run(args, settings))
     from pacs.embedded.connect import connected
@@ -92,6 +97,14 @@ def _run(arguments: list[str]) -> int:
         if verb.servers == "filled":
             _require_schema(reached.database_url, embedded=not settings.database_url)
         return int(module.run(args, reached))
+
+
+def _tell_warnings(settings: Settings, verb: Verb) -> None:
+    """Events of a command that a person should see, on standard error; like those of the node without patient data."""
+    from pacs.telemetry import configure
+
+    level = settings.log_level if settings.log_level == "error" else "warning"
+    configure(replace(settings, log_level=level), verb.name)
 
 
 def _require_schema(database_url: str, *, embedded: bool) -> None:

@@ -60,7 +60,7 @@ class Accounts:
         }
         with transaction(self._pool) as connection:
             if connection.execute(SQL["add"], row).fetchone() is None:
-                raise Conflict(f"There is an account {name} already; change it, or choose another name.")
+                raise Conflict("There is an account of that name already; change it, or choose another name.")
             _note(connection, source, "account-create", name, {"roles": held})
         return self.get(name)
 

@@ -89,7 +89,7 @@ class Jobs:
     def list(self, state: str | None = None, limit: int = 100, after: int | None = None) -> Rows:
         """Jobs, newest first, at most 1000; `after` is the id of the last row of the page before. Raises BadRequest."""
         if state and state not in State.__members__:
-            raise BadRequest(f"There is no job state {state!r}; the states are {', '.join(State)}.")
+            raise BadRequest(f"The state must be one of {', '.join(State)}.")
         values = {"state": state or "", "after": after or 0, "limit": max(1, min(limit, LONGEST_LIST))}
         with self.books.transaction() as cursor:
             return _with_results(cursor, cursor.execute(SQL["list"], values).fetchall())

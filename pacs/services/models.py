@@ -53,7 +53,7 @@ class Models:
     def _named(self, name: str) -> Rows:
         rows = [row for row in self.list() if row["name"] == name]
         if not rows:
-            raise NotFound(f"There is no model {name!r}; see: filmroom ai models")
+            raise NotFound("There is no model of that name; see: filmroom ai models")
         return rows
 
     # for sidecars

@@ -1,6 +1,7 @@
 """Why objects were not accepted, each under the id that its sender was told (storage.md D7)."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SQL = queries("refusals")
 DAYS_KEPT = 90
+LIKE_UID = re.compile(r"[0-9.]{1,64}")
 log = structlog.get_logger()
 
 
@@ -69,9 +71,9 @@ class Refusals:
             id=new_id(),
             reason=reason.value,
             message=message,
-            sop_class_uid=printable(named.sop_class_uid),
-            sop_instance_uid=printable(named.sop_instance_uid),
-            study_uid=printable(named.study_uid),
+            sop_class_uid=only_uid(named.sop_class_uid),
+            sop_instance_uid=only_uid(named.sop_instance_uid),
+            study_uid=only_uid(named.study_uid),
             door=source.door,
             peer=printable(source.peer),
             address=printable(source.address),
@@ -126,6 +128,11 @@ def _add(connection: psycopg.Connection[Any], rows: list[dict[str, Any]]) -> Non
 def new_id() -> str:
     """12 hexadecimal digits that sort by time: milliseconds of about two years, then chance."""
     return f"{time.time_ns() // 1_000_000 & 0xFFFFFFFFF:09x}{os.urandom(2).hex()[:3]}"
+
+
+def only_uid(text: str) -> str:
+    """The text if it could be a UID, else nothing: what stands in the place of one may be a name."""
+    return text if LIKE_UID.fullmatch(text) else ""
 
 
 def printable(text: str) -> str:

@@ -63,7 +63,7 @@ def test_the_first_administrator_gets_a_password_that_is_shown_once(typed, door)
     assert door.accounts.get("ada")["roles"] == ["admin"]
     code, out, err = typed("create-admin --username ada --email ada@hospital.example")
     assert code == 1
-    assert "There is an account ada already" in err
+    assert "There is an account of that name already" in err
     assert out == ""
 
 

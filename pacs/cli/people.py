@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pacs import node as nodes
 from pacs.domain.events import Source
 from pacs.errors import BadRequest
-from pacs.index import schema
 from pacs.services.passwords import generated
 from pacs.settings import Settings
 
@@ -21,24 +20,11 @@ LONGEST_LINE = 1024
 @contextmanager
 def opened(settings: Settings, component: str) -> Iterator[nodes.Node]:
     """A node for the time of one command."""
-    prepare(settings.database_url)
     node = nodes.build(settings, component=component)
     try:
         yield node
     finally:
         node.close()
-
-
-def prepare(database_url: str) -> None:
-    """Make the schema where there is none at all: accounts may be made before the node is first started.
-
-    Raises SchemaMismatch where there is another one, with the command that cures it; Unavailable.
-    """
-    found = schema.current(database_url)
-    if found is None:
-        schema.upgrade(database_url)
-    else:
-        schema.require_head(found)
 
 
 def operator() -> Source:

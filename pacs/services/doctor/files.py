@@ -23,6 +23,7 @@ from pacs.store.holding import is_held
 TOUCHED_SECONDS = 5.0  # a file is written before its row: one that changed later was changed by somebody else
 SAMPLE = 200
 AT_ONCE = 50
+PAGE = 1000
 SAMPLE_SECONDS = 5.0
 MOST_LOST, LARGEST_PART_LOST = 10, 0.1  # more than both: the right disk is not mounted
 BURY_LATE_SECONDS = GRACE_SECONDS * 2
@@ -71,7 +72,8 @@ def _survey(case: Case) -> Survey:
 def _still(case: Case, rows: Sequence[Row]) -> list[Row]:
     """Those of the rows that still name their objects: others were deleted or replaced meanwhile."""
     names = [row["object_name"] for row in rows]
-    return case.rows("of_objects", names=names) if names else []
+    parts = (names[start : start + PAGE] for start in range(0, len(names), PAGE))
+    return [row for part in parts for row in case.rows("of_objects", names=part)]
 
 
 def missing(case: Case) -> Iterator[Finding]:

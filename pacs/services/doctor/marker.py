@@ -62,8 +62,10 @@ def agree(books: Books, store: Store, root: Path) -> bool:
 
 
 def _belong(books: Books, store: Store, *, named: bool) -> bool:
-    """Whether something of what the index named first and last is in the store. An empty index proves nothing to a store that bears a name
-    and holds objects: somebody else's, most likely."""
+    """Whether something of what the index named first and last is in the store.
+
+    An empty index proves nothing to a store that bears a name and holds objects: somebody else's, most likely.
+    """
     with books.transaction() as cursor:
         names = [row["object_name"] for row in cursor.execute(SQL["proof"], {"limit": PROOF}).fetchall()]
     if names:

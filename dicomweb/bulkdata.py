@@ -50,7 +50,7 @@ async def retrieve(node: "Node", request: Request) -> Response:
     if offer.multipart:
         here = f"{urls.root(request, node.settings)}{path_of(scope)}/bulkdata/{path}"
         return _multipart(iter([(offer.media_type, here, iter(bulk.parts))]), offer.media_type)
-    return _single(request, bulk, tag)
+    return _single(request, bulk, tag, offer.media_type)
 
 
 def by_frames(instance: "StoredInstance") -> bool:
@@ -67,7 +67,7 @@ async def _frames(node: "Node", request: Request, instance: "StoredInstance") ->
     if unchanged(request.headers, tag):
         return not_modified(tag)
     if not offer.multipart:
-        return _single(request, await run(lambda: node.retrieve.bulk(instance, PIXELS)), tag)
+        return _single(request, await run(lambda: node.retrieve.bulk(instance, PIXELS)), tag, offer.media_type)
     writer = Writer(kind)
     parts = await run(lambda: begun(_frame_parts(node, instance, urls.root(request, node.settings))))
     headers = {"etag": tag, "cache-control": "private"}
@@ -98,15 +98,40 @@ async def retrieve_all(node: "Node", request: Request) -> Response:
 
 
 async def retrieve_pixels(node: "Node", request: Request) -> Response:
-    """The pixel data of each instance that has some, as stored, in one multipart. 404 where none has."""
-    accepted(request, ANY)
+    """The pixel data of each instance that has some, as stored, in one multipart; a film also by itself. 404 where
+    there is none."""
     root = urls.root(request, node.settings)
     scope = scope_of(request)
     instances = await run(lambda: node.retrieve.locate(scope))
+    if len(instances) == 1 and is_film(instances[0]):
+        return await film(node, request, instances[0], ANY)
+    accepted(request, ANY)
     pictures = [instance for instance in instances if instance.number_of_frames]
     if not pictures:
         raise NotFound("None of these instances has pixel data.")
     return _multipart(await run(lambda: begun(_of_pixels(node, pictures, root))), OCTET_STREAM)
+
+
+def is_film(instance: "StoredInstance") -> bool:
+    """Whether the pixel data is one stream that moves by itself."""
+    syntax = SYNTAXES.get(instance.transfer_syntax_uid)
+    return instance.number_of_frames > 0 and syntax is not None and syntax.video
+
+
+async def film(node: "Node", request: Request, instance: "StoredInstance", *others: Offer) -> Response:
+    """The stream of a film as players take it: by itself, with ranges; in a multipart where one of `others` is wanted.
+
+    Raises NotAcceptable.
+    """
+    kind = SYNTAXES[instance.transfer_syntax_uid].media_type
+    offer = accepted(request, Offer(kind), Offer(kind, multipart=True), *others)[0].offer
+    tag = etag(instance.sha256[:32], PIXELS, weak=offer.multipart)
+    if unchanged(request.headers, tag):
+        return not_modified(tag)
+    if offer.multipart:
+        parts = _of_pixels(node, [instance], urls.root(request, node.settings))
+        return _multipart(await run(lambda: begun(parts)), offer.media_type)
+    return _single(request, await run(lambda: node.retrieve.bulk(instance, PIXELS)), tag, offer.media_type)
 
 
 def bulk_uris(row: dict[str, Any]) -> Iterator[str]:
@@ -149,7 +174,7 @@ def _multipart(parts: "Iterator[Part]", media_type: str) -> Response:
     return Streamed(frame(writer, parts), media_type=writer.content_type, headers={"cache-control": "private"})
 
 
-def _single(request: Request, bulk: "Bulk", tag: str) -> Response:
+def _single(request: Request, bulk: "Bulk", tag: str, media_type: str) -> Response:
     headers = {
         "etag": tag,
         "cache-control": "private",
@@ -158,12 +183,12 @@ def _single(request: Request, bulk: "Bulk", tag: str) -> Response:
     }
     part = wanted_range(request.headers, bulk.size, tag)
     if part is None:
-        return Streamed(iter(bulk.parts), media_type=bulk.media_type, length=bulk.size, headers=headers)
+        return Streamed(iter(bulk.parts), media_type=media_type, length=bulk.size, headers=headers)
     if not part:
         return unsatisfiable(bulk.size)
     headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{bulk.size}"
     chunks = cut(iter(bulk.parts), part)
-    return Streamed(chunks, media_type=bulk.media_type, status=206, length=len(part), headers=headers)
+    return Streamed(chunks, media_type=media_type, status=206, length=len(part), headers=headers)
 
 
 def cut(chunks: Iterator[bytes], part: range) -> Iterator[bytes]:

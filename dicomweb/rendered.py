@@ -14,7 +14,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import documents, looks, params, urls
+from dicomweb import bulkdata, documents, looks, params, urls
 from dicomweb.frames import parse_numbers, require
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer
@@ -50,6 +50,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
     instances, numbers = await _named(node, request)
     if not any(instance.number_of_frames for instance in instances):
         return await _document(node, request, instances, look)
+    if len(instances) == 1 and not numbers and bulkdata.is_film(instances[0]):
+        return await bulkdata.film(node, request, instances[0])
     offers = (*PARTS, *ALONE) if len(numbers) > 1 else (*ALONE, *PARTS)
     offer = accepted(request, *offers)[0].offer
     look = replace(look, media_type=offer.media_type)

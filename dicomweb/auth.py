@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AT_ONCE, MOST_WAITING = 4, 64
-FORM_BYTES, MOST_FIELDS = 16 << 10, 16
+FORM_BYTES, MOST_FIELDS = 16 << 10, 32
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}  # RFC 6749 5.1
 

@@ -55,7 +55,7 @@ class Login:
         """Ends the session, and forgets it in the browser."""
         if request.method != "POST":
             return RedirectResponse(HOME, 303)
-        self._require_proof(request, await auth.form(request))
+        require_proof(self.node, request, await auth.form(request))
         await auth.logout(self.node, request)
         response = RedirectResponse(LOGIN, 303)
         for name in (COOKIE, SECURE_COOKIE):
@@ -68,7 +68,7 @@ class Login:
             return self._password(request)
         try:
             fields = await auth.form(request)
-            self._require_proof(request, fields)
+            require_proof(self.node, request, fields)
             if fields.get("new_password") != fields.get("repeated"):
                 raise BadRequest("The two new passwords differ; type the same one twice.")
             await auth.change_password(self.node, request, fields)
@@ -113,16 +113,18 @@ class Login:
         if not number or not ours or not self.node.sessions.proves_form(number, str(fields.get("proof", ""))):
             raise Forbidden(STALE)
 
-    def _require_proof(self, request: Request, fields: dict[str, str]) -> None:
-        who = identity_of(request)
-        if who and who.session and not self.node.sessions.proves_form(who.session, str(fields.get("proof", ""))):
-            raise Forbidden(STALE)
-
     def _set(self, request: Request, response: Response, carried: str) -> None:
         secure = exchange(request.scope).secure
         name = SECURE_COOKIE if secure else COOKIE
         response.set_cookie(name, carried, path="/", secure=secure, httponly=True, samesite="lax")
         response.delete_cookie(FORM_COOKIE, path=LOGIN)
+
+
+def require_proof(node: "Node", request: Request, fields: dict[str, str]) -> None:
+    """Raise Forbidden for a form that was not shown in this session."""
+    who = identity_of(request)
+    if who and who.session and not node.sessions.proves_form(who.session, str(fields.get("proof", ""))):
+        raise Forbidden(STALE)
 
 
 def local(target: str) -> str:

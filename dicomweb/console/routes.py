@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from dicomweb import viewerpackage
 from dicomweb.console import present
+from dicomweb.console.accounts import AccountPages
 from dicomweb.console.login import Login
 from dicomweb.console.pages import Pages
 from dicomweb.console.shown import shown
@@ -24,12 +25,13 @@ HERE = Path(__file__).parent
 def routes(node: Node) -> list[BaseRoute]:
     """Studies at `/console/`, one study at `/console/studies/{uid}`, static files below `/console/static`."""
     templates = _templates(node)
-    pages, login = Pages(node, templates), Login(node, templates)
+    pages, login, accounts = Pages(node, templates), Login(node, templates), AccountPages(node, templates)
     return [
         Route("/console/", pages.studies, name="console-studies"),
         Route("/console/studies/{study}", pages.study, name="console-study"),
         Route("/console/login", login.login, methods=["GET", "POST"], name="console-login"),
         Route("/console/logout", login.logout, methods=["GET", "POST"], name="console-logout"),
+        Route("/console/accounts", accounts.page, methods=["GET", "POST"], name="console-accounts"),
         Route("/console/password", login.password, methods=["GET", "POST"], name="console-password"),
         Mount("/console/static", StaticFiles(directory=HERE / "static"), name="console-static"),
     ]

@@ -47,6 +47,10 @@ class Passwords:
             except (VerificationError, InvalidHashError):
                 return False
 
+    def generate(self) -> str:
+        """A password of chance that can be read out and typed."""
+        return generated()
+
     def outdated(self, kept: str) -> bool:
         """Whether a hash was made with other costs than those of today."""
         return self._hasher.check_needs_rehash(kept)

@@ -2,11 +2,15 @@
 
 import random
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from pacs.domain.levels import Scope
 from pacs.errors import BadRequest
+from pacs.node import build
 from pacs.services import audit, auditchain
 from pacs.services.auditchain import Chain, Head, head_of
 from tests.services.specimens import SOURCE, ct, part10, put, query
@@ -218,3 +222,30 @@ def test_rows_and_seals_cannot_be_changed_or_deleted(node, table, statement, rol
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
             connection.execute(statement.format(table, column, column))
         connection.rollback()
+
+
+def test_the_role_of_the_shipped_script_may_add_and_not_change(node, settings):
+    script = (Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql").read_text()
+    role = f"app_{random.getrandbits(40)}"
+    with node.pool.connection() as connection:
+        connection.execute(script.replace("filmroom_app", role).encode())
+    owner, _, place = settings.database_url.removeprefix("postgresql://").partition("@")
+    url = f"postgresql://{role}@{place}"
+    try:
+        works = build(replace(settings, database_url=url), component="app")
+        data = ct()
+        put(works, part10(data))
+        works.lifecycle.delete(Scope(data.StudyInstanceUID), SOURCE)
+        works.audit.note(SOURCE, "read", study_uid=data.StudyInstanceUID)
+        works.close()
+        assert owner != role
+        assert [row["action"] for row in node.audit.of_patient(data.PatientID)] == ["read", "delete", "store"]
+        with psycopg.connect(url) as connection:
+            for statement in ("UPDATE audit SET actor = ''", "DELETE FROM audit_seal", "TRUNCATE audit"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+                    connection.execute(statement)
+                connection.rollback()
+    finally:
+        with node.pool.connection() as connection:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")

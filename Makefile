@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run viewer install dev test test-viewer lint format torture bench docs lock clean
+.PHONY: help run viewer install dev test test-viewer lint format torture fuzz siege bench docs lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r n t; do printf '  make %-10s %s\n' "$$n" "$$t"; done
@@ -43,6 +43,12 @@ lint: $(VENV)/dev.stamp ## check style, types and layers
 format: $(VENV)/dev.stamp ## put all code into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(VENV)/dev.stamp ## throw damaged bytes at every parser (SECONDS=60); what is found is kept as a test
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+
+siege: $(VENV)/dev.stamp ## attack the DICOM door by every row of its table, an honest sender beside
+	$(BIN)/python -m pytest -m slow -s --timeout 900 tests/dimse/test_siege.py
 
 bench: $(VENV)/dev.stamp ## measure, against Orthanc and DCMTK where they are installed
 	$(BIN)/python -m tests.bench

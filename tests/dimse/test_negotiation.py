@@ -10,6 +10,7 @@ from pacs.services.peers import Peer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"
 JPEG = "1.2.840.10008.1.2.4.50"
 PRIVATE = "1.2.826.0.1.3680043.8.498.1"
 EMPTY = Load(0, 0, 0, 0)
@@ -36,7 +37,7 @@ def test_unknown_syntaxes_are_refused_by_their_kind() -> None:
 
 
 def test_a_service_that_is_not_built_is_refused() -> None:
-    assert results([(MOVE, (IMPLICIT_LE,))]) == [(3, "")]
+    assert results([(UPS_PUSH, (IMPLICIT_LE,))]) == [(3, "")]
 
 
 def test_a_private_class_of_the_peers_file_is_taken_from_that_peer() -> None:
@@ -50,10 +51,11 @@ def test_a_service_that_the_peer_may_not_use_is_refused() -> None:
 
 
 def test_roles_are_answered_for_accepted_classes_only() -> None:
-    user = UserInformation(roles=(Role(CT, True, True), Role(MOVE, True, False)))
-    proposed = (ProposedContext(1, CT, (IMPLICIT_LE,)), ProposedContext(3, MOVE, (IMPLICIT_LE,)))
+    asked = (Role(CT, True, True), Role(MOVE, True, True), Role(UPS_PUSH, True, True))
+    user = UserInformation(roles=asked)
+    proposed = tuple(ProposedContext(2 * n + 1, role.sop_class_uid, (IMPLICIT_LE,)) for n, role in enumerate(asked))
     accept, _ = negotiate(AssociateRequest("US", "X", proposed, user), catalogue(), None, Limits())
-    assert accept.user.roles == (Role(CT, True, False),)
+    assert accept.user.roles == (Role(CT, True, True), Role(MOVE, True, False))
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, None), ((0, 0), (16, 1)), ((5, 9), (5, 1)), ((99, 1), (16, 1))])

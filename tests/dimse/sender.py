@@ -46,6 +46,7 @@ class Sender:
     calling: str = "SENDER"
     window: tuple[int, int] | None = None
     roles: tuple[Role, ...] = ()
+    extended: tuple[tuple[str, bytes], ...] = ()
     identity: Identity | None = None
     max_pdu: int = 131_072
     timeout: float = 30.0
@@ -62,7 +63,7 @@ class Sender:
         self._events: Iterator[Event] = self._receive()
         self._number = 0
         proposed = tuple(ProposedContext(2 * n + 1, a, tuple(t)) for n, (a, t) in enumerate(self.contexts))
-        user = UserInformation(self.max_pdu, "1.2.3.4", "SENDER", self.window, self.roles, (), self.identity)
+        user = UserInformation(self.max_pdu, "1.2.3.4", "SENDER", self.window, self.roles, self.extended, self.identity)
         self.sock.sendall(self.protocol.request(AssociateRequest(self.called, self.calling, proposed, user)))
         event = self.event()
         if not isinstance(event, protocol.Accepted):

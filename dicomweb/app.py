@@ -43,7 +43,7 @@ from dicomweb.auth import Line
 from dicomweb.door import Door, Files, Page, require_known, wants_page
 from dicomweb.guard import Guard, exchange
 from dicomweb.once import Once
-from dicomweb.stream import bare
+from dicomweb.stream import Workshop, bare
 from pacs.domain.levels import Level
 from pacs.domain.roles import PUBLIC, SIGNED_IN, Identity
 from pacs.errors import FilmroomError
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Node", Request], Awaitable[Response]]
 
+COSTLY_CALLS = 8  # that decode, convert or draw at a time
 DECODED_BYTES = 48 << 20  # of decoded frames that are kept for those who ask again
 ROOT = "/dicom-web"
 API = "/api/v1"
@@ -189,6 +190,7 @@ def build(node: "Node") -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.routes = ROUTES
+    app.state.shop = Workshop(COSTLY_CALLS)
     app.state.decoded = Once(DECODED_BYTES, node.metrics.cache("frames"))
     app.state.line = Line()
     app.state.page_of = _page_of(node)

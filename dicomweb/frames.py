@@ -16,7 +16,7 @@ from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
-from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
+from dicomweb.stream import Streamed, Workshop, begun, etag, not_modified, unchanged, unsatisfiable, wanted_range
 from pacs.domain import pixels
 from pacs.domain.encoders import ENCODERS, Unencodable
 from pacs.domain.frames import Description
@@ -60,7 +60,8 @@ async def retrieve(node: "Node", request: Request) -> Response:
         if unchanged(request.headers, _tag(instance, numbers, known)):
             return not_modified(_tag(instance, numbers, known))
     cutter = Cutter(node, instance, numbers, request.app.state.decoded)
-    shown, contents = await run(lambda: cutter.first_possible(candidates))
+    shop: Workshop | None = request.app.state.shop if any(known.made for known in candidates) else None
+    shown, contents = await (run if shop is None else shop.run)(lambda: cutter.first_possible(candidates))
     tag = _tag(instance, numbers, shown)
     if not shown.offer.multipart:
         return _single(request, next(contents), shown, tag)
@@ -73,7 +74,7 @@ async def retrieve(node: "Node", request: Request) -> Response:
     headers = {"etag": tag, "cache-control": "private"}
     if len(numbers) == 1:  # it is in memory by now: to stream it would only cost turns of threads
         return Response(b"".join(frame(writer, parts)), headers={**headers, "content-type": writer.content_type})
-    return Streamed(frame(writer, parts), media_type=writer.content_type, headers=headers)
+    return Streamed(frame(writer, parts), media_type=writer.content_type, headers=headers, shop=shop)
 
 
 def _tag(instance: "StoredInstance", numbers: Sequence[int], shown: Representation) -> str:

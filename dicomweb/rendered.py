@@ -20,7 +20,7 @@ from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer
 from dicomweb.once import Once
 from dicomweb.resources import accepted, path_of, run, scope_of
-from dicomweb.stream import Streamed, begun, etag, not_modified, unchanged
+from dicomweb.stream import Streamed, Workshop, begun, etag, not_modified, unchanged
 from pacs.domain.document import is_report
 from pacs.domain.levels import Level, Scope
 from pacs.domain.render import GIF, JPEG, PNG, WEBP, Look
@@ -108,7 +108,7 @@ async def single(
     if tag is not None:
         return not_modified(tag)
     known: Once = request.app.state.decoded
-    choice, content = await run(lambda: _first_possible(node, known, choices, look))
+    choice, content = await request.app.state.shop.run(lambda: _first_possible(node, known, choices, look))
     headers = {**headers, "etag": _tag(choice, look), "cache-control": "private", "vary": "Accept"}
     return Response(content, headers=headers, media_type=look.media_type)
 
@@ -141,9 +141,10 @@ async def _moving(
     scope = Scope(instance.study_uid, instance.series_uid, instance.sop_instance_uid)
     found = await run(lambda: node.retrieve.metadata(scope))
     seconds = await run(lambda: frame_seconds(orjson.loads(next(found.parts))))
-    chunks = await run(lambda: begun(node.render.animation(instance, look, seconds)))
+    shop: Workshop = request.app.state.shop
+    chunks = await shop.run(lambda: begun(node.render.animation(instance, look, seconds)))
     headers = {**headers, "etag": tag, "cache-control": "private", "vary": "Accept"}
-    return Streamed(chunks, media_type=GIF, headers=headers)
+    return Streamed(chunks, media_type=GIF, headers=headers, shop=shop)
 
 
 def frame_seconds(row: dict[str, dict[str, Any]]) -> float:
@@ -161,10 +162,12 @@ async def _all(
     """Every frame that can be shown, each named by its Content-Location; 406 where none can."""
     root = urls.root(request, node.settings)
     writer = Writer(look.media_type)
-    parts = await run(lambda: begun(_pictures(node, choices, look)))
+    shop: Workshop = request.app.state.shop
+    parts = await shop.run(lambda: begun(_pictures(node, choices, look)))
     named = ((look.media_type, f"{root}{_path(choice)}", iter((content,))) for choice, content in parts)
-    body = await run(lambda: begun(frame(writer, named)))
-    return Streamed(body, media_type=writer.content_type, headers={**headers, "cache-control": "private"})
+    body = await shop.run(lambda: begun(frame(writer, named)))
+    headers = {**headers, "cache-control": "private"}
+    return Streamed(body, media_type=writer.content_type, headers=headers, shop=shop)
 
 
 def _pictures(node: "Node", choices: "Iterator[Choice]", look: Look) -> "Iterator[tuple[Choice, bytes]]":
@@ -197,7 +200,7 @@ async def presented(
     tag = etag(about, hashlib.sha256(repr((RENDERING, number, look)).encode()).hexdigest()[:16])
     if unchanged(request.headers, tag):
         return not_modified(tag)
-    content = await run(lambda: node.render.presented(state, look, image, number))
+    content: bytes = await request.app.state.shop.run(lambda: node.render.presented(state, look, image, number))
     headers = {"etag": tag, "cache-control": "private", "vary": "Accept"}
     return Response(content, headers=headers, media_type=look.media_type)
 

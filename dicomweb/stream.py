@@ -2,11 +2,11 @@
 
 import itertools
 import re
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import BinaryIO, TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from starlette.responses import Response, StreamingResponse
 
 T = TypeVar("T")
@@ -15,8 +15,30 @@ BLOCK = 512 * 1024  # bytes joined before they cross from the thread to the loop
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
+class Workshop:
+    """Threads for what decodes, converts and draws: such calls wait for each other, never those who only read."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._limiter: CapacityLimiter | None = None
+
+    @property
+    def limiter(self) -> CapacityLimiter:
+        """That of the loop that runs."""
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(self._at_once)
+        return self._limiter
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """A call that costs, in one of these threads."""
+        return await to_thread.run_sync(call, limiter=self.limiter)
+
+
 class Streamed(StreamingResponse):
-    """A body of blocks made in a thread. When the client goes, the iterator is closed and reads no further."""
+    """A body of blocks made in a thread. When the client goes, the iterator is closed and reads no further.
+
+    `shop`: where the blocks are made, if they cost more than reading.
+    """
 
     def __init__(
         self,
@@ -26,10 +48,11 @@ class Streamed(StreamingResponse):
         status: int = 200,
         length: int | None = None,
         headers: Mapping[str, str] | None = None,
+        shop: Workshop | None = None,
     ) -> None:
         known = {} if length is None else {"content-length": str(length)}
         self.chunks = blocks(chunks)
-        super().__init__(in_thread(self.chunks), status, {**(headers or {}), **known}, media_type)
+        super().__init__(in_thread(self.chunks, shop), status, {**(headers or {}), **known}, media_type)
         self.headers["content-type"] = media_type  # as it is: no charset is added
 
 
@@ -61,10 +84,11 @@ def blocks(chunks: Iterable[bytes], size: int = BLOCK) -> Generator[bytes, None,
             close()
 
 
-async def in_thread(chunks: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+async def in_thread(chunks: Generator[bytes, None, None], shop: Workshop | None = None) -> AsyncIterator[bytes]:
     """Each block fetched in a worker thread; closing this closes `chunks`."""
+    limiter = None if shop is None else shop.limiter
     try:
-        while (block := await to_thread.run_sync(next, chunks, None)) is not None:
+        while (block := await to_thread.run_sync(next, chunks, None, limiter=limiter)) is not None:
             yield block
     finally:
         with CancelScope(shield=True):

@@ -16,7 +16,7 @@ from dicomweb import looks, params, zipped
 from dicomweb.multipart import Writer, frame
 from dicomweb.negotiate import Offer, Want
 from dicomweb.resources import accepted, run, scope_of
-from dicomweb.stream import Streamed, begun, etag, not_modified, read, unchanged, unsatisfiable, wanted_range
+from dicomweb.stream import Streamed, Workshop, begun, etag, not_modified, read, unchanged, unsatisfiable, wanted_range
 from pacs.domain.encoders import ENCODERS, QUALITY
 from pacs.domain.levels import Level
 from pacs.domain.syntaxes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, SYNTAXES
@@ -117,10 +117,11 @@ async def single(node: "Node", request: Request, sending: Sending) -> Response:
     if unchanged(request.headers, tag):
         return not_modified(tag)
     headers = {"etag": tag, "cache-control": "private", **_attachment(instance.sop_instance_uid)}
-    file, size, chunks = await run(lambda: _opened(node, sending))
+    shop = _shop(request, [sending])
+    file, size, chunks = await (run if shop is None else shop.run)(lambda: _opened(node, sending))
     if file is None:
-        body = await run(lambda: begun(chunks))
-        return Streamed(body, media_type=sending.content_type, headers=headers)
+        body = await (run if shop is None else shop.run)(lambda: begun(chunks))
+        return Streamed(body, media_type=sending.content_type, headers=headers, shop=shop)
     headers["accept-ranges"] = "bytes"
     part = wanted_range(request.headers, size, tag)
     if part is not None and not part:
@@ -136,6 +137,12 @@ async def single(node: "Node", request: Request, sending: Sending) -> Response:
         length=len(whole),
         headers=headers,
     )
+
+
+def _shop(request: Request, sendings: Sequence[Sending]) -> Workshop | None:
+    """Where the answer is made, if anything is converted for it."""
+    shop: Workshop = request.app.state.shop
+    return None if all(sending.as_stored for sending in sendings) else shop
 
 
 def _converted(sending: Sending) -> str:
@@ -159,10 +166,11 @@ async def _zip(node: "Node", request: Request, sendings: list[Sending]) -> Respo
         return not_modified(tag)
     contents = zip(sendings, _parts(node, sendings), strict=True)
     files = ((_file_name(sending.instance), chunks) for sending, (_, _, chunks) in contents)
-    chunks = await run(lambda: begun(zipped.archive(files)))
+    shop = _shop(request, sendings)
+    chunks = await (run if shop is None else shop.run)(lambda: begun(zipped.archive(files)))
     attachment = f'attachment; filename="{sendings[0].instance.study_uid}.zip"'
     headers = {"etag": tag, "cache-control": "private", "content-disposition": attachment}
-    return Streamed(chunks, media_type=ZIP.media_type, headers=headers)
+    return Streamed(chunks, media_type=ZIP.media_type, headers=headers, shop=shop)
 
 
 def _file_name(instance: "StoredInstance") -> str:
@@ -180,12 +188,14 @@ async def _multipart(node: "Node", request: Request, sendings: list[Sending]) ->
     if unchanged(request.headers, tag):
         return not_modified(tag)
     writer = Writer(DICOM)
-    chunks = await run(lambda: begun(frame(writer, _parts(node, sendings))))
+    shop = _shop(request, sendings)
+    chunks = await (run if shop is None else shop.run)(lambda: begun(frame(writer, _parts(node, sendings))))
     return Streamed(
         chunks,
         media_type=writer.content_type,
         length=_length(writer, sendings),
         headers={"etag": tag, "cache-control": "private"},
+        shop=shop,
     )
 
 

@@ -22,15 +22,20 @@ from pacs.domain import encoders, pixels
 from pacs.domain.encoders import Encoded, Unencodable
 from pacs.domain.frames import Description
 from pacs.domain.pixels import BUDGET, Decoded, Undecodable
+from pacs.errors import Unavailable
 
 SECONDS = 30.0  # for one frame
+WAIT_SECONDS = 60.0  # for a decoder that has time
 MEMORY = 4 << 30  # address space of a decoder: several times the largest frame
 _LENGTH = struct.Struct("<I")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Decoders:
-    """At most `count` decoder processes, started when they are needed and kept. Thread-safe."""
+    """At most `count` decoder processes, started when they are needed and kept. Thread-safe.
+
+    All questions raise Unavailable when no decoder has time for a minute.
+    """
 
     def __init__(self, count: int = 2, *, seconds: float = SECONDS, memory: int = MEMORY, budget: int = BUDGET) -> None:
         self._seconds, self._memory, self._budget = seconds, memory, budget
@@ -54,7 +59,10 @@ class Decoders:
         return Encoded(made, answer["photometric_interpretation"])
 
     def _ask(self, question: "_Question") -> tuple[dict[str, Any], bytes]:
-        decoder = self._idle.get()
+        try:
+            decoder = self._idle.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
+            raise Unavailable("All decoders have been at work for a minute; ask again.") from None
         try:
             if self._closed:
                 raise Undecodable("the node is stopping")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from starlette.requests import Request
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Node", Request], Awaitable[Response]]
 
+DECISIONS: dict[str, Literal["kept", "replaced"]] = {"keep": "kept", "replace": "replaced"}
 LONGEST_LIST = 1000
 DEFAULT_LIST = 100
 
@@ -33,6 +34,17 @@ async def status(node: "Node", _request: Request) -> Response:
 async def conflicts(node: "Node", _request: Request) -> Response:
     """Objects that came with other content under a known UID, and wait for somebody to decide."""
     return listing(await in_thread(node.conflicts.list))
+
+
+async def resolve_conflict(node: "Node", request: Request) -> Response:
+    """Decides on a conflict: `decision` keep (what is stored stays) or replace (the newcomer is the new version)."""
+    id_, decision = number_of(request, "id"), (await json_object(request)).get("decision")
+    state = DECISIONS.get(decision) if isinstance(decision, str) else None
+    if state is None:
+        raise BadRequest('The body is {"decision": "keep"} or {"decision": "replace"}.')
+    asker = source(request, node.settings, "api")
+    await in_thread(lambda: node.conflicts.resolve(id_, state, asker))
+    return answer({"id": id_, "state": state})
 
 
 async def refusal(node: "Node", request: Request) -> Response:

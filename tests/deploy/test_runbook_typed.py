@@ -14,6 +14,7 @@ import pytest
 
 from pacs.cli.main import main
 from pacs.embedded.binaries import postgres_program
+from pacs.node import build
 from pacs.services.phantom import ChestStudy, files
 from tests.deploy import runbook
 from tests.running import SERVER_VARIABLES, RunningNode
@@ -109,7 +110,8 @@ def place(short_folder, servers):
     folder.chmod(0o711)
     for number, data in enumerate(files(STUDY)):
         (folder / "files" / f"{number}.dcm").write_bytes(data)
-    node = RunningNode(folder / "home").start()
+    node = RunningNode(folder / "home", {"AI_STUDY_QUIET_SECONDS": "600"}).start()  # no job runs unless it is asked for
+    node.wait(lambda: is_well(node))
     for name in ("models", "results", "config"):
         (node.home / name).mkdir(exist_ok=True)
     (folder / "srv").mkdir(mode=0o711)
@@ -117,6 +119,15 @@ def place(short_folder, servers):
     yield node, folder, (_create_database(url), _create_database(url))
     node.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_well(node):
+    """Whether status says so: all processes are there, the sidecar can run models."""
+    built = build(node.settings, component="test")
+    try:
+        return not built.status.now().wrong
+    finally:
+        built.close()
 
 
 @pytest.fixture

@@ -340,7 +340,7 @@ def _uids(rows: Iterable[Row]) -> tuple[str, ...]:
     return some(row["sop_instance_uid"] for row in rows)
 
 
-BACKUP = "filmroom restore brings objects back into an empty system; or ask their senders again. {} puts right copies "
+BACKUP = "filmroom restore DIR --damaged puts back what a backup has; or ask their senders again. {} puts right copies "
 LOST = BACKUP.format(DOCTOR_FIX) + "back and moves the rows of the others to quarantine"
 MOVE = f"{DOCTOR_FIX} (moves to quarantine)"
 NEEDS = ("schema", "store")

@@ -1,9 +1,11 @@
 """C-MOVE: what is stored arrives at the peer, and the answers say what did not."""
 
+import threading
 from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -13,7 +15,7 @@ from pacs.domain.events import Source
 from tests.dicomweb.objects import ct, part10
 from tests.dimse.door import Door, opened
 from tests.dimse.receiver import EXPLICIT, IMPLICIT, Receiver, receiving
-from tests.dimse.sender import Answer, Sender
+from tests.dimse.sender import Answer, Sender, cancel_request
 
 if TYPE_CHECKING:
     from pacs.node import Node
@@ -201,3 +203,102 @@ def test_moves_are_in_the_audit_trail(live: Door, node: "Node", study: list[Data
     assert rows[0]["actor"] == "CALLER"
     assert rows[0]["patient_id"] == "MOVED"
     assert rows[0]["detail"]["destination"] == "ARCHIVE"
+
+
+@pytest.fixture(scope="module")
+def large(node: "Node") -> list[Dataset]:
+    """A study of 300 slices."""
+    uid, series = generate_uid(), generate_uid()
+    objects = [ct(study=uid, series=series, PatientID="LARGE", InstanceNumber=number + 1) for number in range(300)]
+    futures = []
+    for one in objects:
+        incoming = node.ingest.begin(Source("import", "test"))
+        incoming.write(part10(one))
+        futures.append(node.ingest.submit(incoming))
+    assert {future.result().outcome for future in futures} == {"stored"}
+    return objects
+
+
+def test_of_300_instances_five_that_cannot_be_sent_are_named(
+    live: Door, archive: Receiver, node: "Node", large: list[Dataset]
+) -> None:
+    lost = [large[number].SOPInstanceUID for number in (0, 77, 150, 151, 299)]
+    with psycopg.connect(node.settings.database_url) as connection:
+        statement = "SELECT object_name FROM instance WHERE sop_instance_uid = ANY(%s)"
+        paths = [
+            node.settings.storage_dir / "objects" / name
+            for (name,) in connection.execute(statement, (lost,)).fetchall()
+        ]
+    moved = [path.rename(path.with_suffix(".away")) for path in paths]
+    archive.came.clear()
+    try:
+        [*pending, last] = move(live, keys(QueryRetrieveLevel="STUDY", StudyInstanceUID=large[0].StudyInstanceUID))
+    finally:
+        for path in moved:
+            path.rename(path.with_suffix(""))
+    assert last.status == 0xB000
+    assert counts(last) == (295, 5, 0)
+    assert failed(last) == lost
+    assert {one.uid for one in archive.came} == {one.SOPInstanceUID for one in large} - set(lost)
+    assert pending
+    assert len(pending) < 100, "not an answer for each instance"
+
+
+def test_a_cancel_in_the_middle_stops_within_one_instance(live: Door, archive: Receiver, large: list[Dataset]) -> None:
+    reached, cancelled = threading.Event(), threading.Event()
+
+    def answer(_: object) -> int:
+        if len(archive.came) == 99:  # the hundredth is under way
+            reached.set()
+            assert cancelled.wait(20)
+        return 0
+
+    archive.came.clear()
+    archive.answer = answer  # type: ignore[assignment]
+    request = {"CommandField": 0x0021, "AffectedSOPClassUID": STUDY_MOVE, "MoveDestination": "ARCHIVE", "Priority": 0}
+    identifier = keys(QueryRetrieveLevel="STUDY", StudyInstanceUID=large[0].StudyInstanceUID)
+    try:
+        with Sender(live.address, [(STUDY_MOVE, [IMPLICIT])]) as sender:
+            number = sender.send(1, request, identifier)
+            assert reached.wait(20)
+            sender.send(1, cancel_request(number))
+            [(operation, _)] = [one for link in live.reactor._connections for one in link._operations.values()]
+            assert operation._cancelled.wait(20)
+            cancelled.set()
+            last = sender.answer()
+            while last.status == 0xFF00:
+                last = sender.answer()
+    finally:
+        cancelled.set()
+        archive.answer = lambda one: 0
+    assert last.status == 0xFE00
+    assert len(archive.came) in (100, 101)
+    assert counts(last)[0] == len(archive.came)
+    assert last.command.number("NumberOfRemainingSuboperations") == 300 - len(archive.came)
+
+
+def test_a_requester_that_aborts_stops_the_sending(live: Door, archive: Receiver, large: list[Dataset]) -> None:
+    reached, gone = threading.Event(), threading.Event()
+
+    def answer(_: object) -> int:
+        if len(archive.came) == 49:
+            reached.set()
+            assert gone.wait(20)
+        return 0
+
+    archive.came.clear()
+    archive.answer = answer  # type: ignore[assignment]
+    request = {"CommandField": 0x0021, "AffectedSOPClassUID": STUDY_MOVE, "MoveDestination": "ARCHIVE", "Priority": 0}
+    try:
+        sender = Sender(live.address, [(STUDY_MOVE, [IMPLICIT])]).__enter__()
+        sender.send(1, request, keys(QueryRetrieveLevel="STUDY", StudyInstanceUID=large[0].StudyInstanceUID))
+        assert reached.wait(20)
+        sender.sock.sendall(sender.protocol.abort())
+        sender.sock.close()
+        while live.reactor._connections:
+            threading.Event().wait(0.02)
+    finally:
+        gone.set()
+        archive.answer = lambda one: 0
+    live.reactor._retrievals.submit(lambda: None).result(20)
+    assert len(archive.came) <= 51

@@ -243,6 +243,10 @@ UNION
 SELECT 'trigger', tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
 WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal;
 
+-- name: functions
+-- What the functions of the schema do.
+SELECT proname AS name, prosrc AS body FROM pg_proc WHERE pronamespace = current_schema()::regnamespace;
+
 -- name: invalid_indexes
 -- Indexes that answer no query: their making was cut off.
 SELECT relname AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid

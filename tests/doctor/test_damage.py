@@ -251,10 +251,17 @@ def schema_object(node, archive):
     return "study_by_accession"
 
 
+def schema_function(node, archive):
+    head = "CREATE OR REPLACE FUNCTION merged(list text, more text[]) RETURNS text"
+    sql(node, f"{head} LANGUAGE sql AS $$ SELECT list $$")
+    return "merged"
+
+
 PLANTS = (
     missing_file, wrong_size, wrong_digest, stray_file, empty_file, staging_file, unburied_file, conflict_row,
     conflict_file, counters, series_counter, empty_parents, misfiled, underived, broken_derived, unsealed_changes,
-    stale_finding, stuck_job, unheard_job, missing_result, stuck_outbox, broken_model, invalid_index, schema_object,
+    stale_finding, schema_function, stuck_job, unheard_job, missing_result, stuck_outbox, broken_model, invalid_index,
+    schema_object,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pacs.services.doctor.finding import DOCTOR_FIX, WARNING, Check, Finding, ma
 
 MADE = re.compile(r"^CREATE (?:OR REPLACE )?(?:UNIQUE )?(TABLE|INDEX|FUNCTION|VIEW|TRIGGER) (\w+)", re.MULTILINE)
 GONE = re.compile(r"^DROP (TABLE|INDEX|FUNCTION|VIEW|TRIGGER) (?:IF EXISTS )?([\w, \n]+)", re.MULTILINE)
-END = re.compile(r"(?:^END \$\$|^\$\$);|;[^\n]*$", re.MULTILINE)
+COMMENT = re.compile(r"--[^\n]*")
 CURABLE = ("function", "index", "view")
 TRIGRAMS = "0003"
 LONG_SECONDS = 3600.0
@@ -29,6 +29,11 @@ class Thing:
     kind: str
     name: str
     statement: str
+
+    @property
+    def body(self) -> str:
+        """What a function does."""
+        return self.statement.partition("$$")[2].rpartition("$$")[0].strip()
 
 
 @cache
@@ -49,10 +54,12 @@ def made() -> tuple[Thing, ...]:
 
 
 def _statement(text: str, start: int, kind: str) -> str:
-    """From its first word to the semicolon that ends it; a function's body has semicolons of its own."""
-    end = re.compile(r"^(?:END )?\$\$;", re.MULTILINE) if kind == "function" else re.compile(r";[^\n]*$", re.MULTILINE)
-    match = end.search(text, start)
-    return text[start : match.end() if match else len(text)]
+    """From its first word to the semicolon that ends it; comments and a function's body, between dollars, have others."""
+    if kind == "function":
+        body = text.index("$$", text.index("$$", start) + 2)
+        return text[start : text.index(";", body) + 1]
+    statement, _, _ = COMMENT.sub("", text[start:]).partition(";")
+    return f"{statement};"
 
 
 def behind(case: Case) -> Iterator[Finding]:
@@ -71,6 +78,17 @@ def missing(case: Case) -> Iterator[Finding]:
         cure = DOCTOR_FIX if kind in CURABLE else "filmroom restore: what it held is gone"
         yield Finding(what.replace("indexs", "indexes"), len(things), some(t.name for t in things), cure=cure,
                       items=tuple(things))  # fmt: skip
+
+
+def changed(case: Case) -> Iterator[Finding]:
+    there = {(row["name"], row["body"].strip()) for row in case.rows("functions")}
+    names = {name for name, _body in there}
+    wrong = [
+        one for one in made() if one.kind == "function" and one.name in names and (one.name, one.body) not in there
+    ]
+    if wrong:
+        what = f"{many(len(wrong), 'function')} of the schema doing something else than the revisions say."
+        yield Finding(what, len(wrong), some(one.name for one in wrong), items=tuple(wrong))
 
 
 def make(case: Case, finding: Finding) -> str:
@@ -137,6 +155,8 @@ CHECKS = (
           needs=("database",)),
     Check("schema-object", "damage", "tables, indexes, functions of the schema that are missing", DOCTOR_FIX, missing,
           make, ("schema",)),
+    Check("schema-function", "damage", "functions of the schema that somebody changed", DOCTOR_FIX, changed, make,
+          ("schema",)),
     Check("invalid-index", "damage", "indexes that no query uses", DOCTOR_FIX, invalid, rebuild, ("schema",)),
     Check("no-trigrams", "configuration", "part-of-name searches without their index",
           f"as superuser: CREATE EXTENSION pg_trgm; then {DOCTOR_FIX}", trigrams, make_trigrams, ("schema",)),

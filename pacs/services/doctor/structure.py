@@ -54,7 +54,7 @@ def made() -> tuple[Thing, ...]:
 
 
 def _statement(text: str, start: int, kind: str) -> str:
-    """From its first word to the semicolon that ends it; comments and a function's body, between dollars, have others."""
+    """From its first word to the semicolon that ends it; comments and functions have others."""
     if kind == "function":
         body = text.index("$$", text.index("$$", start) + 2)
         return text[start : text.index(";", body) + 1]

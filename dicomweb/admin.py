@@ -189,8 +189,7 @@ def answer(body: Any, status: int = 200) -> Response:
     """A JSON answer that nobody keeps."""
     whole = plain(body)
     response = Response(orjson.dumps(whole, default=str), status, {"cache-control": "no-store"}, "application/json")
-    study = whole.get("study_uid") if isinstance(whole, dict) else None
-    return trail.about(response, study_uid=study) if isinstance(study, str) else response
+    return trail.about(response, **trail.of_thing(whole))
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from dicomweb import params, problems
 from dicomweb.resources import source
+from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.events import Source
 from pacs.errors import BadRequest, FilmroomError
 
@@ -24,7 +25,10 @@ R = TypeVar("R", bound=Response)
 
 # permission -> action, where the word is another; None is noted nowhere
 ACTIONS: Mapping[str, str | None] = {"retrieve": "read", "public": None, "metrics": None, "signed-in": None}
-ELSEWHERE = frozenset({"store", "delete", "control", "accounts"})  # their rows come with the transaction
+# what was done writes its rows in its transaction: with these permissions, and where something was changed with those
+ELSEWHERE = frozenset({"store", "delete", "accounts"})
+CHANGES_ELSEWHERE = frozenset({"control", "worklist"})
+PATIENT_ID = BY_KEYWORD["PatientID"].hex
 # what a row names, where the path has it, and the parameter of WADO-URI (PS3.18 9.1.2.1)
 NAMED = (
     ("study_uid", "study", "studyUID"),
@@ -32,6 +36,7 @@ NAMED = (
     ("sop_instance_uid", "instance", "objectUID"),
 )
 URI = "/wado"
+NOT_CHANGED = frozenset({"/api/v1/peers/{name}/test"})  # though it is a POST
 ASKED = {"study_uid": ("StudyInstanceUID", "0020000D"), "patient_id": ("PatientID", "00100020")}  # keys of a search
 REFUSED = frozenset({401, 403, 429})
 GOOD = 400  # below it
@@ -52,13 +57,33 @@ def told(response: Response) -> dict[str, Any]:
 
 def of_items(items: Iterable[Any]) -> dict[str, Any]:
     """What a list of things with studies shows."""
-    studies = (item.get("study_uid") for item in items if isinstance(item, dict))
-    return {"listed": sorted({str(uid) for uid in studies if uid})}
+    things = [item for item in items if isinstance(item, dict)]
+    listed = sorted({str(uid) for item in things if (uid := item.get("study_uid"))})
+    patients = sorted({id_ for item in things if (id_ := _patient_of(item))})
+    if len(patients) > 1:
+        return {"listed": listed, "detail": {"patients": patients}}
+    return {"listed": listed, "patient_id": patients[0] if patients else ""}
+
+
+def of_thing(thing: Any) -> dict[str, Any]:
+    """What one thing shows, if it has a study or a patient."""
+    if not isinstance(thing, dict):
+        return {}
+    named = {"study_uid": thing.get("study_uid"), "patient_id": _patient_of(thing)}
+    return {name: value for name, value in named.items() if isinstance(value, str) and value}
+
+
+def _patient_of(thing: dict[str, Any]) -> str:
+    """The Patient ID of a thing that holds DICOM JSON, as items of the worklist do."""
+    held = thing.get("item")
+    values = held.get(PATIENT_ID, {}).get("Value") if isinstance(held, dict) else None
+    return str(values[0]) if values else ""
 
 
 def answered(node: "Node", request: Request, route: str, permission: str, response: Response) -> None:
     """Note a request that was answered."""
-    if permission not in ELSEWHERE:
+    changed = permission in CHANGES_ELSEWHERE and request.method not in {"GET", "HEAD"}
+    if permission not in ELSEWHERE and (not changed or route in NOT_CHANGED):
         _note(node, request, route, permission, status=response.status_code, more=told(response))
 
 

@@ -10,6 +10,7 @@ from pacs.domain.events import Source
 from pacs.errors import Damaged, NotFound
 from pacs.index.named import queries
 from pacs.index.pool import transaction
+from pacs.services import audit
 from pacs.services.ingest import Ingest
 from pacs.store.base import Store
 
@@ -36,6 +37,9 @@ class Conflicts:
             if decision == "replaced":
                 self._replace(row["object_name"], source)
             cursor.execute(SQL["resolve"], {"id": id, "state": decision})
+            named = {name: row[name] for name in ("study_uid", "series_uid", "sop_instance_uid")}
+            detail = {"conflict": id, "decision": decision}
+            audit.record(connection, [audit.row(source, "resolve-conflict", **named, detail=detail)])
         self._store.remove([row["object_name"]], "conflicts")
 
     def _replace(self, object_name: str, source: Source) -> None:

@@ -252,3 +252,38 @@ def test_export_prints_the_rows_as_audit_messages(running_node, http):
     subjects = {one.get("ParticipantObjectID") for one in message.iter("ParticipantObjectIdentification")}
     assert subjects == {data.PatientID, data.StudyInstanceUID}
     assert os.linesep not in ElementTree.tostring(message, "unicode")
+
+
+def test_the_worklist_conflicts_and_lists_of_the_api_are_noted_with_their_patients(running_node, http):
+    planned, data = patient(), ct(PatientID=patient())
+    step = {
+        "00400001": {"vr": "AE", "Value": ["CT1"]},
+        "00400002": {"vr": "DA", "Value": ["20990101"]},
+        "00400003": {"vr": "TM", "Value": ["080000"]},
+        "00080060": {"vr": "CS", "Value": ["CT"]},
+    }
+    item = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Random^Person"}]},
+        "00100020": {"vr": "LO", "Value": [planned]},
+        "00400100": {"vr": "SQ", "Value": [step]},
+    }
+    added = http.post("/api/v1/worklist", json=item)
+    assert added.status_code == 201, added.text
+    assert http.get(f"/api/v1/worklist/{added.json()['id']}").status_code == 200
+    assert http.get("/api/v1/worklist").status_code == 200
+    rows = noted(http, running_node, {"patient": planned}, 3)
+    assert sorted(row["action"] for row in rows) == ["worklist", "worklist", "worklist-add"]
+    assert http.delete(f"/api/v1/worklist/{added.json()['id']}").is_success
+    for comment in ("", "other"):
+        data.PatientComments = comment
+        headers, body = multipart(part10(data))
+        http.post("/dicom-web/studies", headers=headers, content=body)
+    [conflict] = [
+        one for one in http.get("/api/v1/conflicts").json()["items"] if one["sop_instance_uid"] == data.SOPInstanceUID
+    ]
+    assert http.post(f"/api/v1/conflicts/{conflict['id']}/resolve", json={"decision": "keep"}).status_code == 200
+    rows = noted(http, running_node, {"patient": data.PatientID}, 4)
+    assert [row["action"] for row in rows if row["action"] not in {"store", "changes"}] == [
+        "resolve-conflict",
+        "status",
+    ]

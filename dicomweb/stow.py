@@ -5,7 +5,7 @@ bounded by `HELD` bytes a request, whatever the size of its parts.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ from anyio import CancelScope
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomweb import urls
+from dicomweb import stowjson, urls
 from dicomweb.guard import exchange
 from dicomweb.multipart import PartBegin, PartData, PartEnd, Reader
 from dicomweb.negotiate import MediaType, parse_media_type
 from dicomweb.resources import accepted, run, source, uid
-from dicomweb.storereport import OFFERS, Outcome, report
+from dicomweb.storereport import ELEMENTS_DISCARDED, OFFERS, Outcome, Remarked, report
 from pacs.domain.events import Expected, Source, Stored
 from pacs.errors import BadRequest, FilmroomError, Reason, Refused, Unavailable, UnsupportedMedia
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("web")
 
 DICOM = "application/dicom"
+READ = frozenset({DICOM, stowjson.MEDIA_TYPE})
 HELD = 1 << 20  # bytes of a part in memory before they go to the disk
 WAITING = 32  # parts on their way into the index at a time
 MOST_PARTS = 100_000
@@ -54,15 +55,25 @@ def _content_type(request: Request) -> MediaType:
         raise UnsupportedMedia("Send the body without Content-Encoding.")
     found = parse_media_type(request.headers.get("content-type", ""))
     inner = found.parameter("type").partition(";")[0].strip().lower() if found else ""
-    if found and (found.name == DICOM or (found.name == "multipart/related" and inner in {"", DICOM})):
+    if found and (found.name in READ or (found.name == "multipart/related" and inner in {"", *READ})):
         return found
-    raise UnsupportedMedia('Send multipart/related; type="application/dicom", or one object as application/dicom.')
+    raise UnsupportedMedia(
+        'Send multipart/related; type="application/dicom", one object as application/dicom, or application/dicom+json, '
+        "alone or with bulk data in a multipart/related. XML is not read."
+    )
+
+
+def _is_json(content_type: MediaType) -> bool:
+    inner = content_type.parameter("type").partition(";")[0].strip().lower()
+    return stowjson.MEDIA_TYPE in {content_type.name, inner}
 
 
 async def _take(intake: "Intake", content_type: MediaType, body: AsyncIterator[bytes]) -> list[Outcome]:
     """All parts of the body into the node. What breaks the framing fails the rest, never what is already in."""
     try:
-        if content_type.name == DICOM:
+        if _is_json(content_type):
+            await _metadata(intake, content_type, body)
+        elif content_type.name == DICOM:
             await _single(intake, body)
         else:
             await _parts(intake, Reader(content_type.parameter("boundary")), body)
@@ -95,6 +106,17 @@ async def _single(intake: "Intake", body: AsyncIterator[bytes]) -> None:
     await intake.end()
 
 
+async def _metadata(intake: "Intake", content_type: MediaType, body: AsyncIterator[bytes]) -> None:
+    """DICOM JSON with its bulk data: all of it must be here before the first object can be put together."""
+    gathered = stowjson.Gathered(intake.node.settings.home)
+    try:
+        await stowjson.gather(gathered, content_type, body)
+        for row in gathered.rows():
+            await intake.made(row, gathered.bulk)
+    finally:
+        gathered.close()
+
+
 async def _parts(intake: "Intake", reader: Reader, body: AsyncIterator[bytes]) -> None:
     async for chunk in body:
         for event in reader.feed(chunk):
@@ -119,6 +141,7 @@ class Intake:
     expected: Expected
     outcomes: list[Outcome] = field(default_factory=list)
     waiting: list[Future[Stored]] = field(default_factory=list)
+    discarded: set[Future[Stored]] = field(default_factory=set)  # of objects that lost elements on their way
     parts: int = 0
     incoming: "Incoming | None" = None
     open: bool = False  # the part's bytes are wanted
@@ -141,6 +164,29 @@ class Intake:
             message = "A part of the body is not of type application/dicom."
             refused = await run(lambda: self.node.ingest.refuse(self.source, self.expected, Reason.UNREADABLE, message))
             self.outcomes.append(refused)
+
+    async def made(self, row: stowjson.Row, bulk: Mapping[str, stowjson.Bulk]) -> None:
+        """One object out of DICOM JSON."""
+        self.parts += 1
+        await self._guarded(lambda: self._make(row, bulk))
+        if len(self.waiting) >= WAITING:
+            await self._settle_some(len(self.waiting) - WAITING // 2)
+
+    def _make(self, row: stowjson.Row, bulk: Mapping[str, stowjson.Bulk]) -> None:
+        expected = stowjson.expected(row, bulk, self.expected.study_uid)
+        try:
+            stowjson.check(row, bulk)
+            self.incoming = self.node.ingest.begin(self.source, expected, raw=True)
+            for chunk in stowjson.encoded(row, bulk):
+                self.incoming.write(chunk)
+        except Refused as refused:
+            if refused.refusal_id:
+                raise
+            raise self.node.ingest.refuse(self.source, expected, refused.reason, refused.message) from refused
+        incoming, self.incoming = self.incoming, None
+        self.waiting.append(self.node.ingest.submit(incoming))
+        if stowjson.discards(row):
+            self.discarded.add(self.waiting[-1])
 
     async def data(self, chunk: bytes | memoryview) -> None:
         """More bytes of the part; they go to the disk in pieces of `HELD`, in a thread."""
@@ -205,7 +251,8 @@ class Intake:
 
     async def _outcome(self, future: Future[Stored]) -> Outcome:
         try:
-            return await asyncio.wrap_future(future)
+            stored = await asyncio.wrap_future(future)
+            return Remarked(stored, ELEMENTS_DISCARDED) if future in self.discarded else stored
         except Refused as refused:
             return refused
         except Unavailable as away:

@@ -138,7 +138,6 @@ class TestRequest:
             "",
             "application/json",
             "multipart/form-data; boundary=b",
-            'multipart/related; type="application/dicom+json"; boundary=b',
             'multipart/related; type="application/dicom+xml"; boundary=b',
         ],
     )

@@ -24,13 +24,23 @@ def pieces(context_id: int, command: bytes, body: Body, max_pdu: int) -> Iterato
     `max_pdu` is what the receiver announced, 0 for no limit. Raises Damaged when the file ends too early: the message
     must then be cut off.
     """
-    room = (max_pdu or UNLIMITED_PDU) - PDV_HEADER.size & ~1  # fragments have even lengths (PS3.8 9.3.5.1)
-    step = max(CHUNK // room, 1) * room
+    room, step = _sizes(max_pdu)
     head = _framed_command(context_id, command, room)
     for place in range(0, max(body.length, 1), step):
         part = Body(body.file, body.offset + place, min(step, body.length - place), body.stored)
         yield _filled(head, context_id, part, room, last=place + part.length == body.length)
         head = b""
+
+
+def is_one_piece(body: Body, max_pdu: int) -> bool:
+    """Whether the message with this data set is one piece."""
+    return body.length <= _sizes(max_pdu)[1]
+
+
+def _sizes(max_pdu: int) -> tuple[int, int]:
+    """Bytes of a data set in one PDU, an even number (PS3.8 9.3.5.1), and in one piece."""
+    room = (max_pdu or UNLIMITED_PDU) - PDV_HEADER.size & ~1
+    return room, max(CHUNK // room, 1) * room
 
 
 def _framed_command(context_id: int, command: bytes, room: int) -> bytes:

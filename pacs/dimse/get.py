@@ -1,7 +1,8 @@
 """C-GET (PS3.4 C.4.3): the instances come on the requester's own association, as C-STORE requests of ours."""
 
 import queue
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from threading import Event
 
 from pacs.dimse.command import Command
@@ -23,7 +24,7 @@ class Get(Retrieve):
 
     def __init__(self, link: Link, context: Context, request: Command) -> None:
         super().__init__(link, context, request)
-        self._channel = OwnAssociation(link, self.gone)
+        self._channel = OwnAssociation(link, self.gone, self.stopped)
 
     def abort(self) -> None:
         super().abort()
@@ -43,15 +44,18 @@ class Get(Retrieve):
 class OwnAssociation:
     """The requester's association as a channel: the reactor has the socket, we wait here for room and for answers.
 
-    One piece of a message is queued in the reactor at a time, so a requester that reads slowly costs one piece.
+    One piece of a message is queued in the reactor at a time, so a requester that reads slowly costs one piece. The
+    next request, where it is offered in time, is sent by the reactor as soon as the answer to the last one comes.
     """
 
-    def __init__(self, link: Link, gone: Event) -> None:
+    def __init__(self, link: Link, gone: Event, stopped: Callable[[], bool]) -> None:
         self.contexts = link.storable()
         self.max_pdu = link.max_pdu
         self.has_room = Event()
-        self._link, self._gone = link, gone
-        self._answers: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self.ahead = False  # the request that was offered last is on its way
+        self._link, self._gone, self._stopped = link, gone, stopped
+        self._answers: queue.SimpleQueue[tuple[Command, bool] | None] = queue.SimpleQueue()
+        self._offers: deque[tuple[int, memoryview]] = deque()
         self._in_turn = False
         self._number = 0
 
@@ -60,13 +64,22 @@ class OwnAssociation:
 
     def expect(self, message_id: int) -> None:
         """A request of ours follows."""
+        if self.ahead:
+            return
+        self._offers.clear()  # no answer is awaited, so nobody takes it meanwhile
         if not self._link.turn.acquire(timeout=self._link.limits.response):
             raise Lost("Another request of ours on this association is still unanswered.")
         self._in_turn = True
         self._number = message_id
         self.has_room.set()
 
+    def offer(self, message_id: int, data: memoryview) -> None:
+        self._offers.append((message_id, data))
+
     def send(self, data: bytes | memoryview) -> None:
+        if self.ahead:
+            self.ahead = False
+            return
         if not self.has_room.wait(self._link.limits.network) or self._gone.is_set():
             raise Lost("The requester does not read.")
         self.has_room.clear()
@@ -76,9 +89,16 @@ class OwnAssociation:
     def _put(self, number: int, data: bytes | memoryview) -> None:
         """The first piece of a message brings its number, so that the answer is expected."""
         if number:
-            self._link.ask(number, self._answers.put)
+            self._link.ask(number, self._answered)
         if self._link.stream(data):
             self.has_room.set()
+
+    def _answered(self, answer: Command) -> None:
+        """On the reactor's thread: go on with what is offered, then tell."""
+        taken = bool(self._offers) and not self._stopped()
+        if taken:
+            self._put(*self._offers.popleft())
+        self._answers.put((answer, taken))
 
     def answer(self, message_id: int) -> Answer:
         try:
@@ -88,8 +108,10 @@ class OwnAssociation:
             raise Lost(f"The requester did not answer request {message_id}.") from None
         if found is None:
             raise Lost("The requester ended the association.")
-        self.leave()
-        return Answer(found)
+        answer, self.ahead = found
+        if not self.ahead:
+            self.leave()
+        return Answer(answer)
 
     def abort(self) -> None:
         self._link.soon(lambda: self._link.abort("cut-off"))

@@ -146,8 +146,13 @@ class Association:
         """A message ID for a request of ours."""
         return next(self._numbers)
 
+    ahead = False
+
     def expect(self, message_id: int) -> None:
         """Nothing to do: each association of ours is for one thread, which asks one thing at a time."""
+
+    def offer(self, message_id: int, data: memoryview) -> None:
+        """Nobody else could send it."""
 
     def send(self, data: bytes | memoryview) -> None:
         """Raises Lost."""

@@ -84,6 +84,13 @@ class Channel(Protocol):
     def send(self, data: bytes | memoryview) -> None:
         """Raises Lost."""
 
+    def offer(self, message_id: int, data: memoryview) -> None:
+        """The whole request that will follow: it may be sent at once when the answer comes, without waiting for us."""
+
+    @property
+    def ahead(self) -> bool:
+        """What was offered is on its way already."""
+
     def answer(self, message_id: int) -> Answer:
         """Raises Lost."""
 
@@ -140,7 +147,7 @@ class Delivery:
         parcels = self._parcels(channel, self._candidates[self.tried :])
         parcel = next(parcels, None)
         try:
-            while parcel is not None and not self._watch.stopped():
+            while parcel is not None and (channel.ahead or not self._watch.stopped()):
                 current, parcel = parcel, None
                 if isinstance(current, _Parcel):
                     parcel = self._send(channel, current, parcels)
@@ -159,6 +166,8 @@ class Delivery:
         try:
             self._put(channel, parcel)
             following = next(parcels, None)
+            if isinstance(following, _Parcel) and framing.is_one_piece(following.body, channel.max_pdu):
+                channel.offer(following.message_id, following.first)
             status = channel.answer(parcel.message_id).status
         except Lost as error:
             self._count(parcel.candidate, Status.PROCESSING_FAILURE, error.message)

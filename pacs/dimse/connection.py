@@ -94,6 +94,10 @@ class Connection:
     def check(self) -> None:
         """Close or abort when a deadline has passed (dimse.md 2)."""
         why = self._overdue(time.monotonic())
+        if why == "silent":  # what it said may not have had its turn
+            if not self._reactor.reads(self):
+                return
+            why = self._overdue(time.monotonic())
         if why in _UNHEARD:
             self.close(why)
         elif why:

@@ -26,7 +26,7 @@ class Limits:
     drain: float = 15.0  # messages under way when we stop
     sweep: float = 0.25  # how often deadlines are looked at
 
-    sockets: int = 512  # above it the oldest socket without an association makes room
+    sockets: int = 1_024  # above it the oldest socket without an association makes room
     associations: int = 200
     reserved: int = 50  # of those, for peers of peers.toml
     per_address: int = 64

@@ -210,6 +210,11 @@ class Reactor:
         self._watch(connection)
         self._act(connection, lambda: connection.readable(self._buffer))
 
+    def reads(self, connection: Connection) -> bool:
+        """Read once from a connection whose time is up; False when that ended it."""
+        connection.readable(self._buffer)
+        return connection in self._connections
+
     def _make_room(self) -> bool:
         """Close the oldest socket that is no association, so that silent ones lock nobody out."""
         oldest = next((connection for connection in self._connections if not connection.associated), None)

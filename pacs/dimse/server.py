@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Event
@@ -19,6 +20,10 @@ from pacs.services.peers import PeerBook
 from pacs.services.tls import files_of
 from pacs.settings import Settings
 
+# how long a thread that computes may keep the event loop waiting after each of its system calls; Python's own 5 ms add
+# up to a tenth of a second an answer while threads look at hostile objects
+SWITCH_SECONDS = 0.0005
+
 
 def serve(settings: Settings, stop: Event) -> int:
     """Serve DIMSE until `stop` is set; 0 when all associations ended in time.
@@ -26,6 +31,7 @@ def serve(settings: Settings, stop: Event) -> int:
     Raises SettingsError when a port is taken, the peers file is wrong, or a TLS file cannot be used.
     """
     _allow_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     peers = PeerBook(settings.peers_file, required=settings.dicom_peers is not None)
     keys = TlsKeys(files_of(settings)) if settings.dicom_tls_port else None
     with _listeners(settings, keys) as (listener, tls):

@@ -159,6 +159,7 @@ class Handshake:
     def check(self) -> None:
         """The whole handshake has the time that a first PDU has."""
         if time.monotonic() - self._opened > self._reactor.limits.artim:
+            self.readable(memoryview(b""))  # what it said may not have had its turn
             self.close("silent", "the TLS handshake")
 
     def drain(self) -> None:

@@ -16,7 +16,6 @@ from pacs.settings import Settings
 from tests.dimse.certificates import Authority, Credential
 from tests.dimse.sender import Refusal, Sender
 
-
 LAZY_THREADS, LAZY_FILES = 16, 12  # bounded pools of threads and of connections grow when they are first needed so
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from pacs.cli.components import COMPONENTS, with_ports
 from pacs.dimse import server
 from pacs.domain.syntaxes import IMPLICIT_LE
 from pacs.errors import SettingsError
@@ -129,3 +130,21 @@ def test_both_ports_serve(settings: Settings, tmp_path: Path) -> None:
         assert eventually(lambda: answers(ports[0]))
         with Sender(("127.0.0.1", ports[1]), tls=calling(authority, peer)) as sender:
             assert sender.echo() == 0
+
+
+def test_the_probe_of_ports_knows_siblings_from_strangers(settings: Settings) -> None:
+    port, dimse = free_port(), tuple(one for one in COMPONENTS if one.name == "dimse")
+    ours = dataclasses.replace(settings, dicom_port=port)
+    with serving(ours):
+        assert eventually(lambda: answers(port))
+        assert with_ports(ours, dimse).dicom_port == port
+        elsewhere = dataclasses.replace(ours, filmroom_home=settings.home / "elsewhere")
+        with pytest.raises(SettingsError, match=f"Port {port} .* DICOM_PORT"):
+            with_ports(elsewhere, dimse)
+    assert with_ports(ours, dimse).dicom_port == port
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        with pytest.raises(SettingsError, match="DICOM_PORT"):
+            with_ports(ours, dimse)

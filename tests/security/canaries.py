@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pynetdicom import AE
 from pynetdicom.sop_class import (
     CTImageStorage,
@@ -26,6 +27,7 @@ BIRTH = f"18{random.randrange(10, 99)}0{random.randrange(1, 9)}1{random.randrang
 NAME = f"{WORD}^Anna"
 ID, ACCESSION = f"{WORD}-1", f"{WORD[:14]}A"
 FORGED = f'x\n{{"level":"error","event":"{WORD}"}}\x1b[2J'
+JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
 
@@ -58,6 +60,34 @@ def planted(**more: object) -> Dataset:
     for keyword, value in more.items():
         setattr(data, keyword, value)
     return data
+
+
+def chest() -> list[Dataset]:
+    """A series that models are made for, whose code streams are no pictures: a job on it starts and fails."""
+    study, series = (str(ct().StudyInstanceUID) for _ in range(2))
+    slices = []
+    for number in range(8):
+        one = planted(
+            StudyInstanceUID=study,
+            SeriesInstanceUID=series,
+            BodyPartExamined="CHEST",
+            Rows=64,
+            Columns=64,
+            InstanceNumber=number + 1,
+            ImagePositionPatient=[0, 0, 2.5 * number],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[1.5, 1.5],
+            SliceThickness=2.5,
+            FrameOfReferenceUID=study,
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+            PixelData=encapsulate([b"\xff\xd8" + WORD.encode() * 20 + b"\xff\xd9"]),
+        )
+        one.file_meta.TransferSyntaxUID = JPEG_LOSSLESS
+        one["PixelData"].VR = "OB"
+        one["PixelData"].is_undefined_length = True
+        slices.append(one)
+    return slices
 
 
 def crooked() -> Iterator[bytes]:

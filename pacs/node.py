@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pacs.services.gate import Gate
     from pacs.services.gauges import Gauges
     from pacs.services.health import Health
+    from pacs.services.indexing import Indexing
     from pacs.services.ingest import Ingest
     from pacs.services.instances import Files
     from pacs.services.jobs import Jobs
@@ -205,7 +206,13 @@ class Node:
     def search(self) -> "Search":
         from pacs.services.search import Search
 
-        return Search(self.pool, lambda: self.derive)
+        return Search(self.pool, lambda: self.derive, self.indexing)
+
+    @once
+    def indexing(self) -> "Indexing":
+        from pacs.services.indexing import Indexing
+
+        return Indexing(self.pool, self.settings.index_attributes)
 
     @once
     def findings(self) -> "Findings":

@@ -108,6 +108,13 @@ class Settings:
     web_port: int = row("HTTP", "The viewer, with all of the same on one origin. 0 = any free port.", 3000, limits=PORT)
     cors_origins: tuple[str, ...] = row("HTTP", "Exact origins whose pages may call us.", (), shown="none")
     trusted_proxies: tuple[str, ...] = row("HTTP", "Networks whose `Forwarded` headers count.", (), shown="none")
+    index_attributes: tuple[str, ...] = row(
+        "HTTP",
+        "More attributes to search by: keywords or tags, dotted within sequences, private ones by tag. What is stored "
+        "already is indexed in the background.",
+        (),
+        shown="none",
+    )
     public_url: str = row("HTTP", "The URL that answers name, where a proxy stands before us.", "", shown="unset")
     dicom_host: str = row("DICOM", "Address that DIMSE listens on.", "127.0.0.1")
     dicom_port: int = row("DICOM", "DIMSE. 0 = any free port, printed.", 11112, limits=PORT)

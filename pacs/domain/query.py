@@ -44,6 +44,7 @@ class Query:
     offset: int = 0
     parents: bool = True  # answers carry the attributes of the levels above
     show_hidden: bool = False  # rejected and superseded results too
+    added: frozenset[TagPath] = frozenset()  # attributes that the configuration adds to the index
     visible: Visible | None = None  # the part of the archive that the caller may see; None: all of it
 
 

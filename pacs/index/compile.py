@@ -15,12 +15,13 @@ from typing import Any
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from pydicom.datadict import keyword_for_tag
 
+from pacs.domain.added import key_of, rule_for
 from pacs.domain.attributes import BY_KEYWORD, BY_TAG, Attribute, Rule, rule_of
 from pacs.domain.levels import Level
 from pacs.domain.matching import AnyOf, Like, Predicate, Universal, parse
-from pacs.domain.query import Condition, Query
+from pacs.domain.query import Condition, Query, TagPath
 from pacs.index.computed import SHOWN, SHOWN_IN_LISTS, computed
-from pacs.index.criteria import Column, Keys, Parameters, can_test_json, column_test, conjunction, keys_test
+from pacs.index.criteria import Column, Keys, Parameters, added_test, can_test_json, column_test, conjunction, keys_test
 from pacs.index.moments import TIMEZONE, Moment, moment_test, offset, paired
 from pacs.index.orders import NARROW, WIDE, asked, beyond, order_by
 from pacs.index.visible import visible_test
@@ -76,11 +77,13 @@ class _Criteria:
     columns: list[tuple[Attribute, Predicate]] = field(default_factory=list)
     json: dict[Level, Keys] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
+    added: list[tuple[TagPath, Predicate]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def levels(self) -> Iterable[Level]:
         at = {attribute.level for attribute, _ in self.columns} | set(self.json)
-        return at | {moment.level for moment in self.moments}
+        at |= {moment.level for moment in self.moments}
+        return at | {Level.INSTANCE} if self.added else at
 
 
 def compile_query(
@@ -135,7 +138,9 @@ def _criteria(query: Query) -> _Criteria:
         if not any(value.strip("* ") for value in condition.values):
             continue
         attribute = BY_TAG.get(condition.path[0])
-        if condition.path == (TIMEZONE.tag,):
+        if condition.path in query.added:
+            criteria.added.append((condition.path, _parsed(rule_for(condition.path), condition, query)))
+        elif condition.path == (TIMEZONE.tag,):
             minutes = offset(condition.values[0])
         elif condition.path != (CHARACTER_SET,) and not (attribute and _take(criteria, attribute, condition, query)):
             criteria.warnings.append(f"{_name(condition)} is not a key of this index and was ignored.")
@@ -144,15 +149,17 @@ def _criteria(query: Query) -> _Criteria:
     return criteria
 
 
+def _parsed(rule: Rule, condition: Condition, query: Query) -> Predicate:
+    return parse(rule, condition.values, fuzzy=query.fuzzy, empty=query.empty_values, several=query.multiple_values)
+
+
 def _take(criteria: _Criteria, attribute: Attribute, condition: Condition, query: Query) -> bool:
     """Add a condition to the criteria; False when the index cannot match it."""
     nested = len(condition.path) > 1
     rule = rule_of(condition.path[-1])
     if rule is None or nested != (attribute.rule is Rule.SEQUENCE):
         return False
-    predicate = parse(
-        rule, condition.values, fuzzy=query.fuzzy, empty=query.empty_values, several=query.multiple_values
-    )
+    predicate = _parsed(rule, condition, query)
     if isinstance(predicate, Universal):
         return True
     if attribute.column is not None:
@@ -183,7 +190,7 @@ def _names(criteria: _Criteria, columns: frozenset[str]) -> bool:
 
 def _is_steady(criteria: _Criteria) -> bool:
     """Whether the keys are none, or such that few rows answer each."""
-    return not (criteria.json or criteria.moments) and all(
+    return not (criteria.json or criteria.moments or criteria.added) and all(
         attribute.column in FEW and isinstance(predicate, AnyOf) for attribute, predicate in criteria.columns
     )
 
@@ -213,6 +220,8 @@ def _tests(parameters: Parameters, criteria: _Criteria, level: Level, query: Que
     if level in criteria.json:
         attributes = SQL("{}.attrs").format(SQL(attributes_of(level, query.level)))
         tests.append(keys_test(parameters, criteria.json[level], attributes))
+    if level is Level.INSTANCE:
+        tests += [added_test(parameters, key_of(path), predicate) for path, predicate in criteria.added]
     moments = [moment for moment in criteria.moments if moment.level is level]
     return tests + [moment_test(parameters, moment, attributes_of(level, query.level)) for moment in moments]
 

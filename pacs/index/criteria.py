@@ -168,6 +168,25 @@ def _some_value(parameters: Parameters, predicate: Predicate, column: Composable
     return SQL("EXISTS (SELECT FROM unnest(string_to_array({}, '\\')) AS v WHERE {})").format(column, test)
 
 
+# --- added attributes -----------------------------------------------------------------------------------------------
+
+
+def added_test(parameters: Parameters, attribute: str, predicate: Predicate) -> Composable:
+    """The test of an attribute whose values stand in `indexed_value`, for the instance `i`."""
+    form = SQL("EXISTS (SELECT FROM indexed_value AS x WHERE x.instance_pk = i.pk AND x.attribute = {} AND {})")
+    value = SQL("x.value")
+
+    def some(test: Composable) -> Composable:
+        return form.format(parameters.add(attribute), test)
+
+    def single(simple: Predicate) -> Composable:
+        if isinstance(simple, Words):
+            return conjunction([some(_word_test(parameters, word, Column("", value))) for word in simple.words])
+        return some(value_test(parameters, simple, value))
+
+    return _combined(predicate, lambda: SQL("NOT {}").format(some(TRUE)), single)
+
+
 # --- DICOM JSON -----------------------------------------------------------------------------------------------------
 
 

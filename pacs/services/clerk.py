@@ -26,6 +26,7 @@ from pacs.store.base import StoreFailed, StoreFull
 TABLES = (
     "pacs.services.stability:DUTIES",
     "pacs.services.derive:DUTIES",
+    "pacs.services.indexing:DUTIES",
     "pacs.services.lifecycle:DUTIES",
     "pacs.services.changes:DUTIES",
     "pacs.services.auditchain:DUTIES",

@@ -18,6 +18,7 @@ from pacs.services.instances import StoredInstance
 
 if TYPE_CHECKING:
     from pacs.services.derive import Derive
+    from pacs.services.indexing import Indexing
 
 SQL = queries("search")
 T = TypeVar("T")
@@ -26,14 +27,20 @@ T = TypeVar("T")
 MOST_ROWS = 50_000
 MOST_DERIVED = 200  # instances of one answer whose metadata is made for it
 UNDERIVED = "Some objects have only just arrived; attributes outside the index are not known of all of them yet."
+REINDEXING = "Attributes that were added to the index are still being read in; more may match."
 PATIENCE = 2.0  # seconds to wait for a connection
 
 
 class Search:
     """Finds what is stored. Thread-safe; each call is one statement on one snapshot, so its counts agree."""
 
-    def __init__(self, pool: ConnectionPool[Any], derive: "Callable[[], Derive] | None" = None) -> None:
-        self._pool, self._derive = pool, derive
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        derive: "Callable[[], Derive] | None" = None,
+        indexing: "Indexing | None" = None,
+    ) -> None:
+        self._pool, self._derive, self._indexing = pool, derive, indexing
         self._bookmarks = Bookmarks()
 
     def find(self, query: Query, reader: str = "") -> Page:
@@ -44,6 +51,7 @@ class Search:
         paging stays exact while objects arrive and go. Raises BadRequest for a malformed key and Unavailable when the
         database is away or slow.
         """
+        query = self._with_added(query)
         limited = query.limit is not None and query.limit <= MOST_ROWS
         limit = query.limit if limited and query.limit is not None else MOST_ROWS + 1
         list_ = replace(query, limit=None, offset=0)
@@ -54,12 +62,20 @@ class Search:
         truncated = len(found.rows) > MOST_ROWS
         if reader and found.rows and not truncated:
             self._bookmarks.put(reader, list_, query.offset + len(found.rows), found.last)
-        warnings = (*found.warnings, *([UNDERIVED] if found.underived else []))
+        warnings = (*found.warnings, *([UNDERIVED] if found.underived else []), *self._incomplete(query))
         return Page(tuple(found.rows[:MOST_ROWS]), truncated=truncated, warnings=warnings)
 
     def count(self, query: Query) -> int:
         """How many rows a query has, on all its pages. Raises BadRequest and Unavailable."""
-        return self._read(lambda connection: read.count(connection, query))
+        return self._read(lambda connection: read.count(connection, self._with_added(query)))
+
+    def _with_added(self, query: Query) -> Query:
+        return replace(query, added=self._indexing.paths) if self._indexing and self._indexing.paths else query
+
+    def _incomplete(self, query: Query) -> tuple[str, ...]:
+        """What has to be said of keys that are still being indexed."""
+        asked = {condition.path for condition in query.conditions} & query.added
+        return (REINDEXING,) if asked and self._indexing and not self._indexing.is_whole() else ()
 
     def _complete(self, pks: Sequence[int]) -> bool:
         """Derive what was stored a moment ago, for somebody asks for what only that tells; True when it was tried."""

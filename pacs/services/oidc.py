@@ -106,7 +106,7 @@ class Oidc:
         try:
             self._keys, self._at = list(self._fetch_keys()), now
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            log.warning("oidc_keys_not_fetched", exc_info=error)
+            log.warning("oidc_keys_not_fetched", error=type(error).__name__, said=str(error)[:200])
 
     def _fetch_keys(self) -> Iterable[tuple[str, str, Any]]:
         document = orjson.loads(self._fetch(self.issuer.rstrip("/") + DISCOVERY))

@@ -38,9 +38,10 @@ def test_somebody_signs_in_changes_the_password_and_goes(closed: Node, origin: s
         visit = Visit(page, origin, tmp_path, is_known=True).watch()
         page.goto(f"{origin}/console/?q=doe")
         assert page.url.startswith(f"{origin}/console/login")
-        page.keyboard.type("ada")  # the first field has the focus
+        page.wait_for_function("document.activeElement.name === 'username'")  # no mouse is needed
+        page.keyboard.insert_text("ada")
         page.keyboard.press("Tab")
-        page.keyboard.type(PASSWORD)
+        page.keyboard.insert_text(PASSWORD)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{origin}/console/?q=doe")
         assert page.evaluate("document.cookie") == ""  # no script can read what lets us in

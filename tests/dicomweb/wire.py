@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -23,6 +23,17 @@ def call(
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=base) as client:
             return await client.request(method, path, **more)
+
+    return asyncio.run(send())
+
+
+def calls(app: Starlette, lines: Iterable[tuple[str, str]], headers: dict[str, str]) -> list[int]:
+    """The statuses of many requests, method and path, in one loop."""
+
+    async def send() -> list[int]:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=headers) as client:
+            return [(await client.request(method, path)).status_code for method, path in lines]
 
     return asyncio.run(send())
 

@@ -91,7 +91,6 @@ def load(url: str, dump: Path) -> None:
         folder / "psql",
         "-X",
         "-q",
-        "--single-transaction",
         "--set=ON_ERROR_STOP=1",
         "--file=-",
         *_dbname(url),
@@ -104,19 +103,19 @@ def load(url: str, dump: Path) -> None:
     ):
         pipes = (writer.stdout, writer.stderr, reader.stdin, reader.stderr)
         script, complaints, into, answers = (cast(IO[bytes], pipe) for pipe in pipes)
-        whole = _fed(script, into)
-        if writer.wait() != 0 or not whole:
-            reader.kill()  # before its input ends: half a script must not be committed
-        else:
-            into.close()
+        # a script that ends too early, because we were killed or pg_restore was, ends without its COMMIT
+        if _fed(script, into) and writer.wait() == 0:
+            _said(into, b"COMMIT;\n")
+        _closed(into)
         said = (_first_error(answers.read()), _first_error(complaints.read()))
     if writer.returncode or reader.returncode:
         raise FilmroomError(f"The database could not be brought back: {' '.join(filter(None, said))}")
 
 
 def _fed(script: IO[bytes], into: IO[bytes]) -> bool:
-    """Pass the script on, without settings that this server may not know; False when nobody reads any more."""
+    """Pass the script on in a transaction, without settings that this server may not know; False when nobody reads."""
     try:
+        into.write(b"BEGIN;\n")
         for _ in range(HEAD_LINES):
             line = script.readline()
             if not UNKNOWN_SETTING.match(line):
@@ -125,10 +124,19 @@ def _fed(script: IO[bytes], into: IO[bytes]) -> bool:
         into.flush()
     except BrokenPipeError:
         script.close()
-        with suppress(BrokenPipeError):
-            into.close()
         return False
     return True
+
+
+def _said(into: IO[bytes], words: bytes) -> None:
+    with suppress(BrokenPipeError):
+        into.write(words)
+        into.flush()
+
+
+def _closed(into: IO[bytes]) -> None:
+    with suppress(BrokenPipeError):
+        into.close()
 
 
 def programs(server_version: int) -> Path:

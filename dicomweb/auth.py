@@ -86,6 +86,8 @@ async def me(node: "Node", request: Request) -> Response:
         "kind": who.kind,
         "login_required": node.settings.login_required,
     }
+    if who.session:
+        body["email"] = (await run(lambda: node.accounts.get(who.actor)))["email"]
     if who.kind == "cookie":
         body["csrf_token"] = node.sessions.form_proof(who.session)
     return answer(body)

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,7 @@ from pacs.node import Node
 from pacs.settings import Settings
 from tests.dicomweb import doors
 from tests.dicomweb.doors import OPERATOR, PASSWORD, administrator, bearer, signed_in
+from tests.dicomweb.objects import ct, multipart, part10
 from tests.dicomweb.wire import call
 
 NEW = "another horse 8"
@@ -379,3 +381,25 @@ def test_comings_goings_and_changes_are_in_the_audit_trail(app: Starlette, close
     assert own == [("login", "ok"), ("login", "refused"), ("logout", "ok")]
     assert ("account-change", person) in [(row[1], row[3].get("account")) for row in rows if row[0] == "test"]
     assert PASSWORD not in str(rows)
+
+
+def test_what_somebody_stores_finds_and_deletes_is_in_the_trail_under_their_name(
+    app: Starlette, closed: Node, person: str
+) -> None:
+    closed.accounts.change(person, {"roles": ["admin"], "email": "a.b@c.example"}, OPERATOR)
+    own = bearer(signed_in(app, person).json()["access_token"])
+    assert call(app, "GET", f"{API}/auth/me", headers=own).json()["email"] == "a.b@c.example"
+    found = ct()
+    place = f"/dicom-web/studies/{found.StudyInstanceUID}"
+    headers, body = multipart(part10(found))
+    assert call(app, "POST", "/dicom-web/studies", content=body, headers=headers | own).status_code == 200
+    for method, path in (("GET", f"/dicom-web/studies?PatientID={found.PatientID}"), ("GET", place), ("DELETE", place)):
+        assert call(app, method, path, headers=own).status_code in {200, 204}
+    wanted = {"store", "search", "read", "delete"}
+    deadline = time.monotonic() + 30
+    while wanted and time.monotonic() < deadline:  # reads are noted a moment later
+        wanted -= {
+            row["action"] for row in closed.audit.of_study(str(found.StudyInstanceUID)) if row["actor"] == person
+        }
+        time.sleep(0.05)
+    assert not wanted

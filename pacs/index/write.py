@@ -14,6 +14,7 @@ from psycopg.errors import NoDataFound, SerializationFailure
 from pacs.domain.attributes import BY_KEYWORD
 from pacs.domain.header import REMEMBERED_SERIES, Header, Part
 from pacs.domain.levels import Level
+from pacs.index.courier import Courier
 from pacs.index.named import queries
 from pacs.index.pool import ATTEMPTS, PASSING, BoundedConnection, connection_arguments
 
@@ -23,6 +24,7 @@ ANSWER_SECONDS = 6.0
 RECONNECT_SECONDS = 1.0  # between attempts to reach a database that is away
 LOST_BACKEND_SECONDS = 2.0
 KNOWN_SERIES = 4096
+TRIED_AGAIN = frozenset({*(error.sqlstate for error in PASSING), NoDataFound.sqlstate})
 log = structlog.get_logger()
 
 
@@ -122,6 +124,16 @@ def identity(part: Part) -> str:
     return "\\".join(names) if names[0] else f"\\\\{study['study_uid']}"
 
 
+def _order(items: Sequence[Item]) -> list[int]:
+    """The order in which batches take their locks."""
+    return sorted(range(len(items)), key=lambda n: items[n].place)
+
+
+def _in_their_order(items: Sequence[Item], verdicts: Sequence[Verdict]) -> list[Verdict]:
+    by_place = dict(zip(_order(items), verdicts, strict=True))
+    return [by_place[n] for n in range(len(items))]
+
+
 class Writer:
     """The committing connection of a process. One thread at a time."""
 
@@ -131,6 +143,7 @@ class Writer:
         self._backend = 0
         self._away_until = 0.0
         self._known: dict[tuple[str, str], None] = {}  # study and series UIDs that are in the index
+        self._courier: Courier | None = None
 
     def away(self) -> bool:
         """True shortly after an attempt to connect failed: the next one is not due yet."""
@@ -145,16 +158,47 @@ class Writer:
         try:
             return self._store(items)
         except psycopg.OperationalError as error:
-            log.warning("commit_outcome_unknown", objects=len(items), exc_info=error)
+            return self._look_up(items, error)
+
+    def _look_up(self, items: Sequence[Item], error: psycopg.OperationalError) -> list[Verdict]:
+        log.warning("commit_outcome_unknown", objects=len(items), exc_info=error)
         if self._find([item.object_name for item in items]):
             return [Verdict("stored", item.object_name) for item in items]
         try:
             return self._store(items)
+        except psycopg.OperationalError as again:
+            raise Unknown from again
+
+    def send(self, items: Sequence[Item]) -> bool:
+        """Give a batch to the database without waiting: `receive` must follow. False when it has to be `store`."""
+        connection = self._connection
+        if connection is None or connection.closed or not self._knows(items):
+            return False
+        try:
+            if self._courier is None or not self._courier.is_on(connection):
+                self._courier = Courier(connection, SQL["store_further"])
+            self._courier.send(b"[" + b",".join(items[n].further for n in _order(items)) + b"]")
+        except psycopg.Error:
+            self.close()
+            return False
+        return True
+
+    def receive(self, items: Sequence[Item]) -> list[Verdict]:
+        """What became of the batch that was sent. As `store`."""
+        assert self._courier is not None
+        try:
+            rows = self._courier.receive(ANSWER_SECONDS)
         except psycopg.OperationalError as error:
-            raise Unknown from error
+            self.close()
+            return self._look_up(items, error)
+        if isinstance(rows, str):
+            if rows in TRIED_AGAIN:
+                return self.store(items)
+            raise Rejected(rows)
+        return _in_their_order(items, [Verdict(a, b, int(c), float(d)) for a, b, c, d in rows])
 
     def _store(self, items: Sequence[Item]) -> list[Verdict]:
-        if all(item.place[:2] in self._known for item in items):
+        if self._knows(items):
             try:
                 return self._store_further(items)
             except Rejected as error:
@@ -172,13 +216,14 @@ class Writer:
         }
         return verdicts
 
+    def _knows(self, items: Sequence[Item]) -> bool:
+        """Whether their series are in the index, as far as we know."""
+        return all(item.place[:2] in self._known for item in items)
+
     def _store_further(self, items: Sequence[Item]) -> list[Verdict]:
-        """Objects of known series, in the order in which batches take their locks."""
-        order = sorted(range(len(items)), key=lambda n: items[n].place)
-        lines = b"[" + b",".join(items[n].further for n in order) + b"]"
+        lines = b"[" + b",".join(items[n].further for n in _order(items)) + b"]"
         rows = self._run("store_further", (lines.decode(),))
-        verdicts = {n: Verdict(*row) for n, row in zip(order, rows, strict=True)}
-        return [verdicts[n] for n in range(len(items))]
+        return _in_their_order(items, [Verdict(*row) for row in rows])
 
     def replace(self, item: Item, *, wanted: bool) -> str:
         """Put a durable object in the place of the one that has its UID; `known`, `replaced`, `differs` or `gone`.

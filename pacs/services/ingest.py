@@ -16,11 +16,11 @@ from pacs.errors import Reason, Refused
 from pacs.index.write import Away, Rejected, Unknown, Verdict, Writer
 from pacs.services.committer import Committer
 from pacs.services.incoming import Incoming
-from pacs.services.pending import Pending
+from pacs.services.pending import Pending, settled
 from pacs.services.preparation import Deflated, Preparation, Prepared, Unfit, unfit
 from pacs.services.refusals import Refusals
 from pacs.settings import Settings
-from pacs.store.base import Draft, Store, StoreFailed, StoreFull
+from pacs.store.base import Store, StoreFailed, StoreFull
 from pacs.telemetry import Metrics
 
 __all__ = ["Expected", "Incoming", "Ingest", "Source", "Stored"]
@@ -54,11 +54,11 @@ class Ingest:
         self._store, self._refusals = store, refusals
         self._preparation = Preparation(store)
         self._writer = Writer(settings.database_url, component)
-        self._committer = Committer(self._writer)
+        self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
+        self._committer = Committer(self._writer, self._disk)
         self._aside = Writer(settings.database_url, component)  # for the rare statements, under its lock
         self._aside_lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
-        self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
         self._inflating = ThreadPoolExecutor(1, thread_name_prefix="inflate")  # one by one: each may take much memory
         self._unsettled: set[str] = set()
         self._under_way: set[Future[Stored]] = set()
@@ -168,7 +168,7 @@ class Ingest:
         except Exception as error:
             self._on_thread(self._threads, self._turn_away, incoming, answer, error)
         else:
-            self._disk.submit(self._settle, self._wait(incoming, answer, prepared))
+            self._wait(incoming, answer, prepared, to_settle=True)
 
     # on a thread of the pool
 
@@ -185,26 +185,25 @@ class Ingest:
             return
         pending = self._wait(incoming, answer, prepared)
         if incoming.settling is None:
-            self._settle(pending)
+            pending.settle()
         else:
             incoming.settling.add_done_callback(lambda settling: pending.on_disk(settling.result()))
 
-    def _wait(self, incoming: Incoming, answer: "Future[Stored]", fit: Prepared) -> Pending:
-        """The object goes to the committer; its file is to be settled meanwhile."""
-        pending = Pending(incoming, fit.header, fit.file, fit.item, fit.draft, fit.warnings, self.conclude, answer)
+    def _wait(self, incoming: Incoming, answer: "Future[Stored]", fit: Prepared, *, to_settle: bool = False) -> Pending:
+        """The object goes to the committer; its file is to be settled meanwhile, by the caller or by the committer."""
+        pending = Pending(
+            incoming, fit.header, fit.file, fit.item, fit.draft, fit.warnings, self.conclude, answer, to_settle
+        )
         self._unsettled.add(fit.item.object_name)
         self._committer.put(pending)
         return pending
-
-    def _settle(self, pending: Pending) -> None:
-        pending.on_disk(_settled(pending.draft))
 
     def _settle_early(self, incoming: Incoming) -> None:
         """The disk works on a large object while we look at it; few are refused then. Raises Refused."""
         incoming.begin_file()
         if incoming.draft.in_memory and incoming.size >= EARLY_BYTES:
             incoming.publish()
-            incoming.settling = self._disk.submit(_settled, incoming.draft)
+            incoming.settling = self._disk.submit(settled, incoming.draft)
 
     def _turn_away(self, incoming: Incoming, answer: "Future[Stored]", error: Exception) -> None:
         incoming.abort()
@@ -380,15 +379,6 @@ class Ingest:
             answer.exception()
         self._threads.shutdown()
         self._inflating.shutdown()
-        self._disk.shutdown()
         self._committer.close()
+        self._disk.shutdown()
         self._aside.close()
-
-
-def _settled(draft: Draft) -> bool:
-    """Wait for the disk; whether the file and its name are durable. If not, it is gone."""
-    try:
-        draft.settle()
-    except (StoreFailed, StoreFull):
-        return False
-    return True

@@ -5,6 +5,8 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
+OPEN_FOLDERS = 16
+
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
@@ -35,6 +37,7 @@ class SharedSync:
         self._lock = threading.Lock()
         self._turns: dict[Path, threading.Lock] = {}
         self._gathering: dict[Path, Future[None]] = {}
+        self._numbers: dict[Path, int] = {}  # folders that are open, each used with its turn held
 
     def sync(self, folder: Path) -> None:
         """Return after an fsync of the folder that began after this call. Raises OSError."""
@@ -52,8 +55,33 @@ class SharedSync:
         with turn:  # the fsync before this one has ended
             with self._lock:  # who asks from here on gathers for the next
                 del self._gathering[folder]
+                try:
+                    number = self._opened(folder)
+                except OSError as error:
+                    shared.set_exception(error)
+                    return
             try:
-                sync_folder(folder)
+                os.fsync(number)
                 shared.set_result(None)
             except OSError as error:
                 shared.set_exception(error)
+
+    def _opened(self, folder: Path) -> int:
+        """The file number of a folder whose turn the caller has."""
+        if folder not in self._numbers:
+            if len(self._numbers) >= OPEN_FOLDERS:
+                self._close_idle()
+            self._numbers[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._numbers[folder]
+
+    def _close_idle(self) -> None:
+        for folder in list(self._numbers):
+            turn = self._turns[folder]
+            if turn.acquire(blocking=False):
+                os.close(self._numbers.pop(folder))
+                turn.release()
+
+    def close(self) -> None:
+        """Close the folders that nobody waits for."""
+        with self._lock:
+            self._close_idle()

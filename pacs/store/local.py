@@ -180,3 +180,4 @@ class LocalStore:
     def close(self) -> None:
         """Remove what was made ahead."""
         self.blanks.close()
+        self._sync.close()

@@ -151,11 +151,11 @@ def test_a_full_file_system_refuses_and_recovers(tmp_path):
 def test_one_fsync_serves_all_who_asked_before_it_began(monkeypatch, tmp_path):
     runs, gate = [], threading.Event()
 
-    def slow(folder):
-        runs.append(folder)
+    def slow(number):
+        runs.append(number)
         gate.wait(10)
 
-    monkeypatch.setattr(folders, "sync_folder", slow)
+    monkeypatch.setattr(folders.os, "fsync", slow)
     shared = folders.SharedSync()
     threads = [threading.Thread(target=shared.sync, args=(tmp_path,)) for _ in range(20)]
     for thread in threads:
@@ -170,12 +170,24 @@ def test_one_fsync_serves_all_who_asked_before_it_began(monkeypatch, tmp_path):
 
 
 def test_a_failed_fsync_of_the_folder_reaches_all_who_share_it(monkeypatch, tmp_path):
-    def broken(_folder):
+    def broken(_number):
         raise OSError(errno.EIO, "simulated")
 
-    monkeypatch.setattr(folders, "sync_folder", broken)
+    monkeypatch.setattr(folders.os, "fsync", broken)
     with pytest.raises(OSError, match="simulated"):
         folders.SharedSync().sync(tmp_path)
+
+
+def test_folders_stay_open_for_their_next_fsync_and_few_of_them(tmp_path):
+    shared = folders.SharedSync()
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3 * folders.OPEN_FOLDERS):
+        (tmp_path / str(number)).mkdir()
+        shared.sync(tmp_path / str(number))
+        shared.sync(tmp_path / str(number))
+    assert len(os.listdir("/proc/self/fd")) <= before + folders.OPEN_FOLDERS
+    shared.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_drafts_of_a_killed_process_are_cleared_and_living_ones_are_not(store, tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from pacs.cli.components import COMPONENTS, Component, entry_of, with_ports
 from pacs.embedded.connect import located, missing, noted
@@ -70,7 +72,13 @@ def _with_servers(settings: Settings, component: Component) -> Settings:
             f"'serve {component.name}' needs DATABASE_URL and REDIS_URL; "
             "set them, or run 'filmroom serve', which brings its own servers."
         )
-    return located(noted(settings))
+    return replace(located(noted(settings)), **_own_ports(settings, component))
+
+
+def _own_ports(settings: Settings, component: Component) -> dict[str, Any]:
+    """The ports that were set for this process, and not left to what the running node of the home serves."""
+    wanted = {one.port: int(getattr(settings, one.port)) for one in component.ports}
+    return {name: port for name, port in wanted.items() if port not in {0, getattr(Settings, name)}}
 
 
 def _ask(stop: threading.Event) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import httpx
+import psutil
 import pytest
 
 from pacs.domain.events import Source
@@ -192,6 +193,23 @@ def test_the_limit_of_the_node_is_heard_through_the_proxy(client, proxied):
     answer = client.post(proxied.url("https") + STUDIES, content=pieces, headers=headers)
     assert answer.status_code == 413
     assert f"{int(LIMIT_GB * 2**30)} bytes" in answer.json()["message"]  # the words of the node
+
+
+def test_a_body_of_any_length_passes_through_flat_memory(client, proxied):
+    """The small version of tests/torture/test_large_body.py."""
+    found = ct(Rows=5000, Columns=5000, PixelData=secrets.token_bytes(50_000_000))
+    headers, body = multipart(part10(found))
+    resident = {host: psutil.Process(proxied.webs[host].pid) for host in BACKENDS}
+    before = {host: process.memory_info().rss for host, process in resident.items()}
+    grown = []
+
+    def pieces():
+        for at in range(0, len(body), 1 << 20):
+            yield body[at : at + (1 << 20)]
+            grown.append(max(process.memory_info().rss - before[host] for host, process in resident.items()))
+
+    assert client.post(proxied.url("http") + STUDIES, content=pieces(), headers=headers).status_code == 200
+    assert max(grown) < 25 << 20
 
 
 def test_a_backend_that_is_killed_is_gone_round_and_without_any_we_say_so(client, proxied):

@@ -1,5 +1,6 @@
 """One target under atheris: `python -m tests.fuzz.guided TARGET [libFuzzer options]`."""
 
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ def main(name: str, *options: str) -> None:
             print(f"FOUND {name}: kept as {keep(name, data)}", file=sys.stderr)
             raise
 
+    logging.disable()  # a library tells of each broken header
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(TARGETS[name].seeds()):
             Path(folder, str(number)).write_bytes(data)

@@ -156,11 +156,14 @@ def invent_query(rng: random.Random) -> Query:
     chosen = [rng.choice(FAVOURITES if rng.random() < 0.4 else here) for _ in range(rng.choice([1, 1, 2, 3]))]
     if rng.random() < 0.15:
         chosen.append(rng.choice(KEYS))
+    if rng.random() < 0.15 and level > Level.PATIENT:
+        chosen += ["StudyDate", "StudyTime"]
     if level is Level.PATIENT:  # counts of studies are not asked for through a patient
         chosen = [k for k in chosen if k not in (*COUNTS, "ModalitiesInStudy", "SOPClassesInStudy")]
     return Query(
         level,
         tuple(condition(rng, keyword) for keyword in chosen),
         fuzzy=rng.random() < 0.3,
+        combined=rng.random() < 0.5,
         show_hidden=rng.random() < 0.2,
     )

@@ -123,6 +123,39 @@ def one_matches(key: str, vr: str, value: str) -> bool:
     return value == key
 
 
+def is_range(keys: Sequence[str]) -> tuple[bool, bool] | None:
+    """Which ends of a range are given; None where the key is no single range."""
+    if len(keys) != 1 or "-" not in keys[0] or "\\" in keys[0]:
+        return None
+    low, _, high = keys[0].partition("-")
+    return bool(low.strip()), bool(high.strip())
+
+
+def one_interval(
+    plain: list[tuple[str, Sequence[str]]],
+) -> tuple[list[tuple[str, Sequence[str]]], list[tuple[str, str, str]]]:
+    """Keys without those pairs of a date and its time that are ranges of one form; and these pairs (C.2.2.2.5)."""
+    found = []
+    for name in ("Study", "Series", "Content", "PerformedProcedureStepStart"):
+        days = [key for keyword, key in plain if keyword == f"{name}Date" and not universal(key)]
+        clocks = [key for keyword, key in plain if keyword == f"{name}Time" and not universal(key)]
+        if len(days) == len(clocks) == 1 and is_range(days[0]) and is_range(days[0]) == is_range(clocks[0]):
+            found.append((name, days[0][0], clocks[0][0]))
+            plain = [(keyword, key) for keyword, key in plain if keyword not in (f"{name}Date", f"{name}Time")]
+    return plain, found
+
+
+def moment_between(date: str, time: str, days: str, clocks: str) -> bool:
+    """Whether the moment is in the interval from one day's time to the other's."""
+    have_day, have_clock = day(date), clock(time)
+    assert have_day is not None
+    assert have_clock is not None
+    (low, high), (early, late) = ends(days), ends(clocks)
+    first, last = clock(early), clock(late)
+    after = first is None or (have_day, have_clock[0]) >= (day(low) or 0, first[0])
+    return after and (last is None or (have_day, have_clock[0]) < (day(high) or 0, last[1]))
+
+
 def universal(key: Sequence[str]) -> bool:
     return not any(key) or any(part.strip() and not part.strip("* ") for part in key)
 
@@ -200,15 +233,29 @@ class Oracle:
         """The names of what the query must find."""
         conditions = [([keyword_for_tag(tag) for tag in c.path], c.values) for c in query.conditions]
         plain = [(path[0], key) for path, key in conditions if len(path) == 1]
+        plain, intervals = one_interval(plain) if query.combined else (plain, [])
         known: dict[tuple[int, str], bool] = {}
         found = set()
         for made in self.objects:
             if made.hidden and not query.show_hidden:
                 continue
             holds = (self._holds(known, made, number, plain[number], query) for number in range(len(plain)))
-            if all(holds) and self._items(made, conditions, query):
+            if all(holds) and self._items(made, conditions, query) and self._within(made, intervals, query):
                 found.add(self.name(made, query.level))
         return found
+
+    def _within(self, made: Object, intervals: Iterable[tuple[str, str, str]], query: Query) -> bool:
+        """For each date with its time: the moment lies in the interval; without one time, the day does."""
+        for name, days, clocks in intervals:
+            level = LEVEL_OF[f"{name}Date"]
+            dates = self.values(made, f"{name}Date", level, query)
+            times = [text for text in self.values(made, f"{name}Time", level, query) if usable(text, "TM")]
+            if not key_matches((days,), "DA", dates, False):
+                return False
+            known = [text for text in dates if usable(text, "DA")]
+            if len(known) == len(times) == 1 and not moment_between(known[0], times[0], days, clocks):
+                return False
+        return True
 
     def _holds(
         self,

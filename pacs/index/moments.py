@@ -1,7 +1,8 @@
 """Dates and times that belong together: combined ranges, and keys in a zone of their own (PS3.4 C.2.2.2.5).
 
 A pair of ranges of one form is one interval when the door asks for combined matching: `20240101-20240103` with
-`1000-1200` is from ten o'clock on the first day to noon on the third. What has no time of its own counts with its day.
+`1000-1200` is from ten o'clock on the first day to noon on the third. What has no time of its own, or several, counts
+with its day.
 
 Where a query names TimezoneOffsetFromUTC, its dates and times are in that zone: those kept are moved into it before
 they are compared, from the zone of their object, or from this node's where the object names none.
@@ -104,7 +105,7 @@ def _interval_test(parameters: Parameters, moment: Moment, day: Composable, cloc
     assert isinstance(clocks, Range)
     low = FIRST if days.low == FIRST else days.low + clocks.low
     high = LAST if days.high == LAST else days.high + clocks.high
-    form = SQL("({clock} = '' OR {day} || {clock} BETWEEN {low} AND {high})")
+    form = SQL("({clock} = '' OR position('\\' in {day} || {clock}) > 0 OR {day} || {clock} BETWEEN {low} AND {high})")
     return form.format(day=day, clock=clock, low=parameters.add(low), high=parameters.add(high))
 
 

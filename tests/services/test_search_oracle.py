@@ -16,7 +16,7 @@ from tests.hard_values import archive, invent_query
 from tests.oracle import Oracle
 from tests.services.search_shelf import fill
 
-QUERIES = int(os.environ.get("SEARCH_QUERIES", "300"))
+QUERIES = int(os.environ.get("SEARCH_QUERIES", "150"))
 SEED = int(os.environ.get("SEARCH_SEED", "1"))
 
 

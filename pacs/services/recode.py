@@ -84,6 +84,8 @@ class _Encapsulating(Rewriting):
             made[transcode.PLANAR] = Replacement("US", 2, [b"\1\0" if self.target == RLE else b"\0\0"])
         if encoders.ENCODERS[self.target].lossy:
             made |= self._loss(table, first)
+        elif transcode.is_surely_lossy(self.syntax) and transcode.LOSSY not in self.top.elements:
+            made[transcode.LOSSY] = transcode.text_of("CS", "01")
         return made
 
     def _frame(self, table: FrameTable, number: int) -> Encoded:

@@ -263,7 +263,7 @@ class Rewriting:
         made[PHOTOMETRIC] = text_of("CS", first.photometric_interpretation)
         if description.samples_per_pixel > 1:
             made[PLANAR] = Replacement("US", 2, [b"\0\0"])
-        if _is_surely_lossy(self.syntax) and LOSSY not in item.elements and item is self.top:
+        if is_surely_lossy(self.syntax) and LOSSY not in item.elements and item is self.top:
             made[LOSSY] = text_of("CS", "01")
         return made
 
@@ -300,7 +300,7 @@ def item_head(length: int) -> bytes:
     return _ITEM_HEAD.pack(0xFFFE, 0xE000, length)
 
 
-def _is_surely_lossy(syntax: TransferSyntax | None) -> bool:
+def is_surely_lossy(syntax: TransferSyntax | None) -> bool:
     """Whether every image of this syntax has lost something: the processes of JPEG other than the lossless."""
     return syntax is not None and syntax.lossy and syntax.media_type == "image/jpeg"
 

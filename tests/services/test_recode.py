@@ -191,6 +191,16 @@ def test_lossy_form_says_that_it_is() -> None:
     assert seen.photometric_interpretation == "YBR_FULL"
 
 
+def test_what_was_lossy_stays_so_in_a_lossless_form() -> None:
+    item = ct(Rows=16, Columns=16, BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=bytes(range(256)))
+    lossy = converted(part10(item, ExplicitVRLittleEndian), JPEG_BASELINE)
+    found = pydicom.dcmread(io.BytesIO(lossy))
+    del found.LossyImageCompression
+    held = io.BytesIO()
+    found.save_as(held, enforce_file_format=True)
+    assert pydicom.dcmread(io.BytesIO(converted(held.getvalue(), J2K))).LossyImageCompression == "01"
+
+
 def test_object_without_pixel_data_goes_over_without_being_compressed() -> None:
     item = ct()
     del item.PixelData

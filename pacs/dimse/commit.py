@@ -11,7 +11,6 @@ from pacs.dimse import command, status
 from pacs.dimse.answer import AnswerWriter, Element
 from pacs.dimse.command import DATA_SET, Command, Field, Value
 from pacs.dimse.operation import Context, Link, Operation
-from pacs.dimse.pdu import message
 from pacs.dimse.status import Status
 from pacs.domain import admission
 from pacs.domain.uids import is_uid
@@ -98,8 +97,7 @@ class Commit(Operation):
             self.link.ask(number, self._heard)
             head = {"MessageID": number, **event(future.result())}
             data = information(future.result(), self.context.transfer_syntax, self.link.title)
-            whole = message(self.context.context_id, command.encode(head), data, self.link.max_pdu)
-            self.link.stream(memoryview(whole))
+            self.link.send(self.context, [(command.encode(head), data)])
 
     def _heard(self, answer: Command) -> None:
         self.link.turn.release()

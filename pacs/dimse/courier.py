@@ -1,5 +1,6 @@
 """The clerk's duty that sends what rules want sent on: by C-STORE to a peer, or by STOW to a service."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from pacs.dimse.suboperations import Delivery, Tally, is_stored
 from pacs.errors import Damaged, NotFound, SettingsError, Unavailable
 from pacs.services import forward_stow
 from pacs.services.duties import Duty
-from pacs.services.forward import Forwarding, Item
+from pacs.services.forward import RENEW_SECONDS, Forwarding, Item
 from pacs.services.forward_rules import Rule
 from pacs.services.peers import PeerBook
 
@@ -69,6 +70,7 @@ class _Books(Tally):
     name: str = ""
     ids: dict[str, int] = field(default_factory=dict)
     trouble: str = ""
+    renewed_at: float = field(default_factory=time.monotonic)
 
     def note(self, sop_instance_uid: str, status: int, why: str = "") -> None:
         super().note(sop_instance_uid, status)
@@ -88,7 +90,10 @@ class _Books(Tally):
         return bool(self.trouble) or self.forwarding.closing.is_set()
 
     def progress(self) -> None:
-        """Nobody waits for counts."""
+        """Keep what is leased ours; nobody waits for counts."""
+        if self.forwarding is not None and time.monotonic() - self.renewed_at > RENEW_SECONDS:
+            self.renewed_at = time.monotonic()
+            self.forwarding.renew(list(self.ids.values()))
 
 
 def _store(node: "Node", to: Destination) -> bool:

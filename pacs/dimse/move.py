@@ -6,7 +6,7 @@ from pacs.dimse import proposals
 from pacs.dimse.command import Command, Value
 from pacs.dimse.operation import Context, Link
 from pacs.dimse.proposals import Voyage
-from pacs.dimse.requestor import Association, Destination, Lost, NoAssociation, destination
+from pacs.dimse.requestor import Association, Destination, Lost, NoAssociation, Patience, destination
 from pacs.dimse.retrieve import Impossible, Retrieve
 from pacs.dimse.status import Status
 from pacs.dimse.suboperations import Delivery
@@ -15,6 +15,7 @@ from pacs.errors import SettingsError
 from pacs.services.outgoing import Candidate
 
 MODELS = {"1.2.840.10008.5.1.4.1.2.1.2": Level.PATIENT, "1.2.840.10008.5.1.4.1.2.2.2": Level.STUDY}
+PATIENCE = Patience(connect=5.0, association=15.0)  # a requester waits meanwhile
 MOST_LOST = 3  # associations that break one after another before the rest is given up
 
 
@@ -75,7 +76,7 @@ class Move(Retrieve):
 
     def _sail(self, voyage: Voyage, delivery: Delivery) -> None:
         assert self._called is not None
-        with Association(self._called, self.link.title, voyage.proposed) as association:
+        with Association(self._called, self.link.title, voyage.proposed, patience=PATIENCE) as association:
             self._open = association
             try:
                 delivery.run(association)

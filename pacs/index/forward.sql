@@ -52,6 +52,10 @@ SELECT t.id, i.pk, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax_uid, s
 FROM taken t LEFT JOIN instance i ON i.object_name = t.object_name LEFT JOIN study s ON s.pk = i.study_pk
 ORDER BY t.id;
 
+-- name: renew
+UPDATE forward_item SET lease_until = now() + %(seconds)s * interval '1 second'
+WHERE id = ANY(%(ids)s) AND state = 'waiting' AND lease_until IS NOT NULL;
+
 -- name: sent
 UPDATE forward_item SET state = 'sent', done_at = now(), lease_until = NULL, message = '' WHERE id = ANY(%(ids)s);
 

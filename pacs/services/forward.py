@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SQL = queries("forward")
 BATCH = 500  # changes looked at in one transaction
-LEASE_SECONDS = 600.0  # a sender that is killed gives its objects back so late
+LEASE_SECONDS = 90.0  # a sender that is killed gives its objects back so late
+RENEW_SECONDS = 20.0
 MOST_ATTEMPTS = 5  # that fail because of the object
 FIRST_SECONDS = 5.0  # between them, four times as long each time
 BREAK_SECONDS, LONGEST_BREAK = 1.0, 300.0  # a destination that fails is left alone so long, doubling
@@ -132,6 +133,11 @@ class Forwarding:
             if gone:
                 cursor.execute(SQL["dropped"], {"ids": gone})
         return [_item(row) for row in rows if row["pk"] is not None]
+
+    def renew(self, ids: Sequence[int]) -> None:
+        """The caller is still at those of them that have had no turn."""
+        with self._books.transaction() as cursor:
+            cursor.execute(SQL["renew"], {"ids": list(ids), "seconds": LEASE_SECONDS})
 
     def sent(self, destination: str, ids: Sequence[int]) -> None:
         """They have arrived. Should Postgres crash within a second they go once more, which does no harm."""

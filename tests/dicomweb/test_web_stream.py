@@ -1,14 +1,16 @@
 """Blocks, ranges and validators (RFC 9110 13, 14)."""
 
 import io
+import threading
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomweb.bulkdata import cut
 from dicomweb.metadata import array, wants_gzip
-from dicomweb.stream import begun, blocks, read, unchanged, wanted_range
+from dicomweb.stream import Workshop, begun, blocks, read, unchanged, wanted_range
 
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 30))
@@ -75,3 +77,25 @@ def test_arrays_are_json() -> None:
 )
 def test_gzip_is_given_when_it_is_named(given: str, wanted: bool) -> None:
     assert wants_gzip(given) is wanted
+
+
+def test_costly_calls_wait_for_each_other_and_keep_nobody_from_reading() -> None:
+    go, at_work, most = threading.Event(), [], []
+
+    def costly() -> None:
+        at_work.append(1)
+        most.append(len(at_work))
+        go.wait(10)
+        at_work.pop()
+
+    async def all_at_once() -> str:
+        shop = Workshop(2)
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(shop.run, costly)
+            read = await anyio.to_thread.run_sync(lambda: "read")
+            go.set()
+        return read
+
+    assert anyio.run(all_at_once) == "read"
+    assert (len(most), max(most)) == (50, 2)

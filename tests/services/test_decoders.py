@@ -8,8 +8,10 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from pacs.domain.encoders import Unencodable
 from pacs.domain.frames import Description
 from pacs.domain.pixels import Undecodable
+from pacs.errors import Unavailable
 from pacs.services.decoders import Decoders
 
 JPEG_LS = "1.2.840.10008.1.2.4.80"
@@ -110,3 +112,18 @@ def test_no_process_is_left_after_closing() -> None:
     assert process.poll() is not None
     with pytest.raises(Undecodable, match="stopping"):
         some.decode(bytes(32), described(4, 4), "")
+
+
+def test_frames_are_coded_anew_in_the_process(decoders: Decoders) -> None:
+    array = np.random.default_rng(1).integers(0, 4096, (40, 50)).astype(np.uint16)
+    made = decoders.recode(array.tobytes(), described(40, 50), "", JPEG_LS, 90)
+    assert np.array_equal(imagecodecs.jpegls_decode(made.stream), array)
+    with pytest.raises(Unencodable, match="do not fit"):
+        decoders.recode(array.tobytes(), described(40, 50), "", "1.2.840.10008.1.2.4.50", 90)
+    assert np.array_equal(decoders.decode(made.stream, described(40, 50), JPEG_LS).samples, array)
+
+
+def test_whoever_finds_no_decoder_with_time_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs.services.decoders.WAIT_SECONDS", 0.05)
+    with pytest.raises(Unavailable, match="ask again"):
+        Decoders(0).decode(b"", described(1, 1), JPEG_LS)

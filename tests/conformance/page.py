@@ -22,10 +22,13 @@ from pathlib import Path
 
 import pydicom
 
+from dicomweb.app import ROUTES, Row
 from pacs.dimse.services import catalogue
 from pacs.domain.admission import admit
+from pacs.domain.attributes import ATTRIBUTES, Shown
 from pacs.domain.syntaxes import IMPLICIT_LE, SYNTAXES
 from pacs.domain.uids import storage_classes
+from tests.conformance import clauses
 from tests.dimse.sender import Refusal, Sender
 from tests.running import RunningNode
 
@@ -148,7 +151,9 @@ def _reason(node: RunningNode, comment: str) -> str:
 
 def page(files: list[RealFile], outcomes: dict[str, dict[str, str]]) -> str:
     """The page as Markdown."""
-    return "\n".join([*_services(), *_syntaxes(), *_real_files(files, outcomes)])
+    return "\n".join(
+        [*_services(), *_syntaxes(), *_dicomweb(), *_attributes(), *_promises(), *_real_files(files, outcomes)]
+    )
 
 
 def _services() -> list[str]:
@@ -175,6 +180,48 @@ def _services() -> list[str]:
 def _syntaxes() -> list[str]:
     rows = [f"| {s.uid} | {s.name} | {s.media_type} | {'yes' if s.decodable else 'kept'} |" for s in SYNTAXES.values()]
     return ["| UID | Name | Frames as | Decoded |", "|---|---|---|---|", *rows, ""]
+
+
+def _dicomweb() -> list[str]:
+    """The resources of HTTP, from THE list of routes."""
+    by_path: dict[str, list[Row]] = {}
+    for row in ROUTES:
+        by_path.setdefault(row.path.replace(":path", ""), []).append(row)
+    lines = ["## DICOMweb and admin API", "", "| Path | Methods | Permission |", "|---|---|---|"]
+    for path, rows in by_path.items():
+        methods = ", ".join(row.method for row in rows)
+        lines.append(f"| `{path}` | {methods} | {', '.join(sorted({row.permission for row in rows}))} |")
+    return [*lines, "", *SEARCHES, ""]
+
+
+SEARCHES = (
+    "Searches take `limit`, `offset`, `includefield`, `fuzzymatching`, `emptyvaluematching`, `multiplevaluematching` and, "
+    "not of the standard, `orderby` and `count`. Empty and multiple value matching are done unless they are turned off.",
+    "",
+    "- A repeated key narrows; repeats of a UID or code that an object can have but one of are a list.",
+    "- Wildcards in names: case, accents and width do not count, in every component group.",
+    "- Fuzzy matching: each word of the key begins a word of the name, in any order; no phonetics.",
+    "- Numbers (IS, DS) are equal as numbers: `+7`, `007` and `7` are the same.",
+    "- Ranges of a date and of its time of one form are one interval; other keys of them stand for themselves.",
+    "- TimezoneOffsetFromUTC in a query says in which zone its dates and times are. Those kept are moved into it from the "
+    "zone of their object, or from this node's where the object names none.",
+    "- Attributes that no column and no added index knows are ignored with a Warning header; INDEX_ATTRIBUTES adds some.",
+    "- A reader's page goes on behind the last row of the page before it, so that nothing slips while objects arrive.",
+)
+
+
+def _attributes() -> list[str]:
+    """The attributes that searches match and return."""
+    lines = ["## Attributes of searches", "", "| Level | Attribute | Matching | Returned |", "|---|---|---|---|"]
+    shown = {Shown.ALWAYS: "always", Shown.KNOWN: "when known", Shown.ASKED: "when asked for"}
+    for a in ATTRIBUTES:
+        lines.append(f"| {a.level.name.lower()} | {a.keyword} | {a.rule.name.lower()} | {shown[a.shown]} |")
+    return [*lines, ""]
+
+
+def _promises() -> list[str]:
+    """Every clause of the wire contract with its tests."""
+    return ["## Clauses and their tests", "", *clauses.table(), ""]
 
 
 def _real_files(files: list[RealFile], outcomes: dict[str, dict[str, str]]) -> list[str]:

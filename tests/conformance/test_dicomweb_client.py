@@ -71,6 +71,23 @@ def test_read_back_pixels(client: DICOMwebClient, items: list[Dataset]) -> None:
     assert np.array_equal(found.pixel_array, items[1].pixel_array)
 
 
+def test_rendered_pictures_with_the_defaults(client: DICOMwebClient, items: list[Dataset]) -> None:
+    study, series, instance = uids(items[0])
+    for picture in (
+        client.retrieve_instance_rendered(study, series, instance),
+        client.retrieve_instance_frames_rendered(study, series, instance, frame_numbers=[1]),
+        client.retrieve_series_rendered(study, series),
+    ):
+        assert picture.startswith(b"\xff\xd8\xff")
+
+
+def test_a_whole_series_and_its_bulk_data_are_iterated(client: DICOMwebClient, items: list[Dataset]) -> None:
+    study, series, _ = uids(items[0])
+    assert list(client.iter_series(study, series)) == items
+    frames = list(client.iter_instance_frames(*uids(items[0]), frame_numbers=[1]))
+    assert frames == [items[0].PixelData]
+
+
 def test_deletion(client: DICOMwebClient) -> None:
     item = ct()
     client.store_instances(datasets=[item])

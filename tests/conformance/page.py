@@ -195,18 +195,18 @@ def _dicomweb() -> list[str]:
 
 
 SEARCHES = (
-    "Searches take `limit`, `offset`, `includefield`, `fuzzymatching`, `emptyvaluematching`, `multiplevaluematching` and, "
-    "not of the standard, `orderby` and `count`. Empty and multiple value matching are done unless they are turned off.",
+    "Searches take `limit`, `offset`, `includefield`, `fuzzymatching`, `emptyvaluematching`, `multiplevaluematching`",
+    "and, not of the standard, `orderby` and `count`. Empty and multiple value matching are done unless turned off.",
     "",
     "- A repeated key narrows; repeats of a UID or code that an object can have but one of are a list.",
     "- Wildcards in names: case, accents and width do not count, in every component group.",
     "- Fuzzy matching: each word of the key begins a word of the name, in any order; no phonetics.",
     "- Numbers (IS, DS) are equal as numbers: `+7`, `007` and `7` are the same.",
     "- Ranges of a date and of its time of one form are one interval; other keys of them stand for themselves.",
-    "- TimezoneOffsetFromUTC in a query says in which zone its dates and times are. Those kept are moved into it from the "
-    "zone of their object, or from this node's where the object names none.",
-    "- Attributes that no column and no added index knows are ignored with a Warning header; INDEX_ATTRIBUTES adds some.",
-    "- A reader's page goes on behind the last row of the page before it, so that nothing slips while objects arrive.",
+    "- TimezoneOffsetFromUTC in a query says in which zone its dates and times are. Those kept are moved into it from",
+    "  the zone of their object, or from this node's where the object names none.",
+    "- Attributes that no column and no added index knows are ignored with a Warning; INDEX_ATTRIBUTES adds some.",
+    "- A reader's page goes on behind the last row of the page before it: nothing slips while objects arrive.",
 )
 
 

@@ -17,7 +17,7 @@ from tests.fuzz.findings import keep, tried
 from tests.fuzz.mutation import damaged
 from tests.fuzz.targets import TARGETS
 
-BATCH = 200  # examples between two looks at the clock
+BATCH = 50  # examples between two looks at the clock
 ROUND_SECONDS = 5.0  # of one target before the next has its turn
 STYLE = settings(
     max_examples=BATCH,

@@ -12,9 +12,10 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,8 +26,10 @@ from pacs.domain.pixels import BUDGET, Decoded, Undecodable
 from pacs.errors import Unavailable
 
 SECONDS = 30.0  # for one frame
+START_SECONDS = 60.0  # until a process has loaded its codecs
 WAIT_SECONDS = 60.0  # for a decoder that has time
 MEMORY = 4 << 30  # address space of a decoder: several times the largest frame
+T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +105,7 @@ class _Decoder:
     """One process and its two pipes; used by one thread at a time."""
 
     def __init__(self, memory: int) -> None:
-        self.is_dead = False
+        self.is_dead, self._is_started = False, False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pacs.services.decoders", str(memory)],
             stdin=subprocess.PIPE,
@@ -116,21 +119,31 @@ class _Decoder:
     def answer(self, question: _Question, budget: int, seconds: float) -> tuple[dict[str, Any], bytes]:
         head = question._asdict() | {"description": asdict(question.description), "budget": budget}
         stream = head.pop("stream")
-        late = threading.Timer(seconds, self._process.kill)
-        late.start()
-        try:
-            _send(self._pipe(self._process.stdin), head, stream)
-            answer, body = _receive(self._pipe(self._process.stdout))
-        except (OSError, EOFError):
-            self.is_dead = True
-            raise Undecodable("its decoder died or took too long") from None
-        finally:
-            late.cancel()
+        if not self._is_started:
+            self._within(START_SECONDS, lambda: _receive(self._pipe(self._process.stdout)))
+            self._is_started = True
+        answer, body = self._within(seconds, lambda: self._exchange(head, stream))
         if "undecodable" in answer:
             raise Undecodable(answer["undecodable"])
         if "unencodable" in answer:
             raise Unencodable(answer["unencodable"])
         return answer, body
+
+    def _exchange(self, head: dict[str, Any], stream: bytes) -> tuple[dict[str, Any], bytes]:
+        _send(self._pipe(self._process.stdin), head, stream)
+        return _receive(self._pipe(self._process.stdout))
+
+    def _within(self, seconds: float, call: Callable[[], T]) -> T:
+        """What the process says in so many seconds. Raises Undecodable when it dies or is ended."""
+        late = threading.Timer(seconds, self._process.kill)
+        late.start()
+        try:
+            return call()
+        except (OSError, EOFError):
+            self.is_dead = True
+            raise Undecodable("its decoder died or took too long") from None
+        finally:
+            late.cancel()
 
     def _pipe(self, pipe: IO[bytes] | None) -> IO[bytes]:
         if pipe is None:
@@ -173,6 +186,7 @@ def main(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     into, out = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not be taken for samples
+    _send(out, {}, b"")  # from now on the time of each frame counts
     while True:
         try:
             question, stream = _receive(into)

@@ -25,13 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Make a backup; exit code 0 only when it holds every object that the index names."""
-    os.umask(0o077)  # what is written is for its owner alone
+    mask = os.umask(0o077)  # what is written is for its owner alone
     node = nodes.build(settings, component="backup")
     try:
         report = node.backup.run(args.folder, partial(Progress, quiet=args.json))
         node.audit.note(local_user(), "backup", detail={"folder": report.folder, "instances": report.instances})
     finally:
         node.close()
+        os.umask(mask)
     if args.json:
         print(json.dumps(dataclasses.asdict(report)))
     else:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Restore and verify; exit code 0 only when all is whole afterwards."""
     meter = partial(Progress, quiet=args.json)
-    os.umask(0o077)  # what is written is for its owner alone
+    mask = os.umask(0o077)  # what is written is for its owner alone
     node = nodes.build(settings, component="restore")
     try:
         if args.damaged:
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         found = node.wholeness.check(meter)
     finally:
         node.close()
+        os.umask(mask)
     if args.json:
         print(json.dumps({"restored": dataclasses.asdict(report), "verified": verify.as_json(found)}))
     else:

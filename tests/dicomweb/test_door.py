@@ -266,6 +266,7 @@ BAD: dict[str, Forge] = {
 
 
 class TestBadTokens:
+    @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
     @pytest.mark.parametrize("name", BAD)
     def test_is_refused_and_told_how_one_comes_in(
         self, app: Starlette, closed: Node, reader: dict[str, str], name: str

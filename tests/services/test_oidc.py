@@ -257,6 +257,7 @@ def test_redirects_are_not_followed(issuer: Issuer, oidc: Oidc) -> None:
     assert "/elsewhere" not in issuer.asked
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_keys_that_sign_nothing_of_ours_are_left_out(issuer: Issuer, oidc: Oidc) -> None:
     short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     weak = {**json.loads(RSAAlgorithm.to_jwk(short.public_key())), "kid": "weak"}

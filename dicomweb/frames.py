@@ -31,6 +31,7 @@ Decode = Callable[[bytes, Description, str], pixels.Decoded]
 
 MOST_FRAMES = 10_000  # in one list
 CODED = ("image/jls", "image/jpeg", "image/jp2", "image/jphc", "image/dicom-rle")  # what frames are coded as, at need
+FORMER_NAMES = {"image/x-dicom-rle": "image/dicom-rle", "image/x-jls": "image/jls", "image/dicom+jp2": "image/jp2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def representations(request: Request, instance: "StoredInstance", *, single: boo
     """The representations that the client takes and the transfer syntax allows, best first. Raises NotAcceptable."""
     stored = SYNTAXES[instance.transfer_syntax_uid]
     quality = looks.quality(params.pairs(request.scope["query_string"]))
-    kinds = tuple(dict.fromkeys((OCTET_STREAM, stored.media_type, *CODED)))
+    kinds = tuple(dict.fromkeys((OCTET_STREAM, stored.media_type, *CODED, *FORMER_NAMES)))
     offers = [Offer(kind, multipart) for multipart in (True, False) for kind in kinds if multipart or single]
     found = [shown for want in accepted(request, *offers) if (shown := _represent(want, stored, quality))]
     if found:
@@ -119,17 +120,19 @@ def representations(request: Request, instance: "StoredInstance", *, single: boo
 def _represent(want: Want, stored: TransferSyntax, quality: int) -> Representation | None:
     """A compressed frame keeps its own media type, whatever type was named with `transfer-syntax=*`: OHIF asks for
     octet-stream and reads the part's type (dicomweb.md 2.4)."""
-    asked, kind = want.transfer_syntax, want.offer.media_type
-    unnamed_own = not asked and kind not in {OCTET_STREAM, ""} and kind == stored.media_type
+    asked, named = want.transfer_syntax, want.offer.media_type
+    kind = FORMER_NAMES.get(named, named)
+    unnamed_own = not asked and kind != OCTET_STREAM and kind == stored.media_type
     if stored.encapsulated and (asked in {"*", stored.uid} or unnamed_own):
-        return Representation(want.offer, stored.media_type, stored.uid, made=False)
+        shown = named if kind == stored.media_type else stored.media_type
+        return Representation(want.offer, shown, stored.uid, made=False)
     if not stored.decodable:
         return None
     if kind != OCTET_STREAM:
         uid = asked or DEFAULT_SYNTAX[kind]
         if uid not in ENCODERS or SYNTAXES[uid].media_type != kind:
             return None
-        return Representation(want.offer, kind, uid, made=True, quality=quality if ENCODERS[uid].lossy else 0)
+        return Representation(want.offer, named, uid, made=True, quality=quality if ENCODERS[uid].lossy else 0)
     # native frames are cut out in little endian, whatever the data set around them is
     if asked in {"", "*", EXPLICIT_LE} or (asked == stored.uid and asked != EXPLICIT_BE):
         return Representation(want.offer, OCTET_STREAM, EXPLICIT_LE, made=stored.encapsulated)

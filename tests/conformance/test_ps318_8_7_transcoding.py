@@ -47,9 +47,10 @@ def test_frames_come_in_the_default_syntax_of_their_media_type(http: httpx.Clien
         assert np.array_equal(np.asarray(decode(body)).reshape(24, 30), pixels(item)[number])
 
 
-def test_rle_frames_come_with_their_header(http: httpx.Client, item: Dataset) -> None:
-    answer = http.get(f"{path(item)}/frames/1", headers={"Accept": "image/dicom-rle"})
-    assert answer.headers["content-type"] == f"image/dicom-rle; transfer-syntax={RLE}"
+@pytest.mark.parametrize("kind", ["image/dicom-rle", "image/x-dicom-rle"])
+def test_rle_frames_come_with_their_header_by_either_name(http: httpx.Client, item: Dataset, kind: str) -> None:
+    answer = http.get(f"{path(item)}/frames/1", headers={"Accept": kind})
+    assert answer.headers["content-type"] == f"{kind}; transfer-syntax={RLE}"
     assert answer.content[:8] == b"\2\0\0\0\x40\0\0\0"
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomweb.params import first, pairs, query, tag_path
+from dicomweb.params import first, pairs, query, tag_path, wants_count
 from pacs.domain.levels import Level
-from pacs.domain.query import Condition, Query
+from pacs.domain.query import Condition, Order, Query
 from pacs.errors import BadRequest
 
 PATIENT_NAME, STUDY_UID, MODALITIES, MODALITY = 0x00100010, 0x0020000D, 0x00080061, 0x00080060
@@ -148,3 +148,30 @@ def test_any_query_string_gives_a_query_or_a_refusal(raw: bytes) -> None:
     except BadRequest:
         return
     assert found.offset >= 0
+
+
+def test_empty_and_multiple_value_matching_are_on_unless_turned_off() -> None:
+    assert (read("").empty_values, read("").multiple_values, read("").combined) == (True, True, True)
+    assert not read("emptyvaluematching=false").empty_values
+    assert not read("multiplevaluematching=FALSE").multiple_values
+    for name in ("emptyvaluematching", "multiplevaluematching", "count"):
+        with pytest.raises(BadRequest):
+            read(f"{name}=x") if name != "count" else wants_count(b"count=x")
+
+
+def test_without_multiple_values_only_uids_are_lists() -> None:
+    assert conditions("multiplevaluematching=false&ModalitiesInStudy=CT%5CMR")[MODALITIES] == ("CT\\MR",)
+    assert conditions("multiplevaluematching=false&StudyInstanceUID=1.2,1.3")[STUDY_UID] == ("1.2", "1.3")
+
+
+def test_orders_name_attributes_and_directions() -> None:
+    assert read("orderby=-StudyDate, 00100010").order == (Order(0x00080020, True), Order(PATIENT_NAME))
+    assert read("orderby=").order == ()
+    for text in ("orderby=Nonsense", "orderby=-", "orderby=RequestAttributesSequence.00400009"):
+        with pytest.raises(BadRequest):
+            read(text)
+
+
+def test_the_number_of_matches_is_counted_where_it_is_asked_for() -> None:
+    assert wants_count(b"count=true")
+    assert not wants_count(b"limit=5")

@@ -18,7 +18,7 @@ CLAUSES: Mapping[str, tuple[str, str]] = {
     "C01": ("8.1", "Paths are accepted with a slash at their end; a malformed UID is 400, an unknown one 404"),
     "C02": ("8.3.2", "Unknown query parameters are ignored"),
     "C03": ("8.3.1", "Query strings are percent-decoded before values are split; a plus is a space, but in offsets"),
-    "C04": ("8.3.3", "The accept and charset parameters are honoured, accept outranks the header"),
+    "C04": ("8.3.3", "The accept parameter outranks the header; charset is heard, and UTF-8 is all there is"),
     "C05": ("8.7.5", "Accept: lists, weights, ranges, quoting, browsers; else 406 with what is offered"),
     "C06": ("8.7", "No Accept is */*"),
     "C07": ("8.7.3", "Implicit VR and Big Endian are never sent unless named outright; they become Explicit VR LE"),

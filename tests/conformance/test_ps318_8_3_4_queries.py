@@ -280,3 +280,16 @@ def test_q03_what_the_index_does_not_know_is_told_in_a_warning(http: httpx.Clien
     assert len(answer.json()) == 3
     assert answer.headers["warning"].startswith("299 ")
     assert "AcquisitionDuration" in answer.headers["warning"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8,iso-8859-1;q=0.5", "iso-8859-1"])
+def test_c04_answers_are_utf8_whatever_charset_is_asked_for(http: httpx.Client, rich: Dataset, charset: str) -> None:
+    row = search(http, "/studies", f"PatientID=Q%25_1&charset={charset}")[0]
+    assert value(row, "00100010")["Alphabetic"] == "Łukasz^Zażółć"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application%2Fdicom%2Bjson"])
+def test_c04_the_accept_parameter_outranks_the_header(http: httpx.Client, rich: Dataset, accept: str) -> None:
+    answer = http.get(f"/studies?accept={accept}", headers={"Accept": "text/html"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/")

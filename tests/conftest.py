@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from pacs.embedded.servers import Servers
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
     from tests.running import RunningNode
 
 TEMPLATE = "filmroom_template"
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test() -> Iterator[None]:
+    """Where a test sends the log holds for that test: its stream is closed afterwards, and threads go on logging."""
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    structlog.reset_defaults()
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture(scope="session")

@@ -114,8 +114,9 @@ class Gate:
         while not self._stop.is_set():
             try:
                 self._watch()
-            except psycopg.Error as error:
-                log.warning("maintenance_not_watched", exc_info=error)
+            except Exception as error:  # whatever it is: a process that hears of nothing would go on for ever
+                with suppress(Exception):  # a log that is closed, too
+                    log.warning("maintenance_not_watched", exc_info=error)
             self._known.set()  # the database is away: nobody need wait for it
             self._stop.wait(LOOK_SECONDS)
 
@@ -134,9 +135,9 @@ class Gate:
         """Hear the state, then hold the lock or let go. Whoever begins an object looks at the state after counting."""
         row = connection.execute(SQL["state"]).fetchone()
         state = read(row[0] if row else None)
-        if state != self._state:
+        before, self._state = self._state, state
+        if state != before:
             log.info("maintenance_changed", state=state.state, refuse_stores=state.refuse_stores)
-            self._state = state
         taking = not (state.on and state.refuse_stores) or self.under_way() > 0
         if taking != self._holds:
             move = "pg_advisory_lock_shared" if taking else "pg_advisory_unlock_shared"

@@ -194,3 +194,16 @@ def test_a_row_of_another_hand_is_read_for_what_it_says():
     assert read({"state": "on", "since": "2026-01-01T00:00:00"}).since == ""
     assert read(None) == Maintenance()
     assert Maintenance("on").sentence.startswith("Maintenance is on")
+
+
+def test_a_gate_whose_log_is_closed_hears_all_the_same(settings, node, monkeypatch):
+    class Closed:
+        def __getattr__(self, name):
+            raise ValueError("I/O operation on closed file.")
+
+    monkeypatch.setattr(gates, "log", Closed())
+    gate = Gate(settings.database_url, "test")
+    for turn in ("on", "off", "on"):
+        getattr(node.maintenance, turn)(OPERATOR)
+        wait_for(lambda turn=turn: gate.state().state == turn)
+    gate.close()

@@ -86,7 +86,7 @@ def test_a_short_siege_by_every_row_of_the_table_leaves_the_door_as_it_was(besie
     for _ in range(2):  # what is made once is made in the first
         attackers = besiege(besieged, 60.0, 2)
         try:
-            honest(besieged, 2.5)
+            honest(besieged, 1.5)
         finally:
             attackers.kill()
             attackers.wait()

@@ -192,7 +192,7 @@ def test_more_items_than_one_page_all_come_once(live: Door, node: Node) -> None:
             step_ScheduledProcedureStepStartDate=f"202603{chance.randrange(1, 4):02}",
             step_ScheduledProcedureStepStartTime=f"{chance.randrange(24):02}",
         )
-        for _ in range(900)
+        for _ in range(550)
     ]
     fill(node, *items)
     found = ask(live, keys())

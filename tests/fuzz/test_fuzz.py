@@ -11,7 +11,7 @@ from tests.fuzz.mutation import damaged
 from tests.fuzz.targets import TARGETS
 
 SHORT = settings(
-    max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

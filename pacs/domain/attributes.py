@@ -67,7 +67,7 @@ class Attribute:
         """The tag as DICOM JSON writes it: eight upper-case hexadecimal digits."""
         return f"{self.tag:08X}"
 
-    @property
+    @cached_property
     def folded(self) -> bool:
         """Whether it has no column but normal forms that only this process makes: `attrs` holds those as well."""
         return self.column is None and self.rule in NORMAL_FORMS_KEPT

@@ -14,7 +14,7 @@ from pacs.domain.charsets import DEFAULT, Decoder
 from pacs.domain.jsonmodel import CHARACTER_SET, Reader, uid_of
 from pacs.domain.levels import Level
 from pacs.domain.matching import normal_values, normalise
-from pacs.domain.structure import Item
+from pacs.domain.structure import Element, Item
 from pacs.domain.syntaxes import SYNTAXES
 from pacs.domain.values import Context, Json
 
@@ -28,6 +28,8 @@ SEQUENCE_MOST = 1 << 20  # bytes of a sequence that the index takes; none of a l
 COLUMN_MOST = 500  # characters of a search column: an index entry must fit a database page
 REMEMBERED_SERIES = 256
 REMEMBERED_BYTES = 2048  # of one value; a longer one is not kept
+REMEMBERED_VALUES = 8192
+SHORT = 64  # bytes of a value that is remembered by itself
 FRAMES_MOST = 2**31 - 1
 
 SHORT_PIXELS = "the pixel data is shorter than its description says"
@@ -52,7 +54,17 @@ _NOT_ORIGINAL_FAMILIES = (
 
 _OF_PARENTS = tuple(attribute for attribute in STORED if attribute.level is not Level.INSTANCE or attribute.also)
 _OF_INSTANCE = tuple(attribute for attribute in STORED if attribute not in _OF_PARENTS)
-_PARENT_TAGS = (CHARACTER_SET, *(attribute.tag for attribute in _OF_PARENTS))
+_PARENT_TAGS = frozenset({CHARACTER_SET, *(attribute.tag for attribute in _OF_PARENTS)})
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What one element says: in DICOM JSON, as single texts (None: it has none), in its column, in normal forms."""
+
+    shown: Json
+    texts: list[str] | None
+    column: str = ""
+    normal: list[Json] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +80,13 @@ class Part:
 class Memory:
     """What the last series said of their patients, studies and themselves, by the very bytes that said it.
 
-    All objects of a series say the same, so most of an object's header need not be decoded. Thread-safe.
+    All objects of a series say the same, so most of an object's header need not be decoded. `values` does the same for
+    single values. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._parts: dict[tuple[object, ...], Part] = {}
+        self.values: dict[tuple[int, str, bool, bytes], Value] = {}
 
     def get(self, key: tuple[object, ...]) -> Part | None:
         """The part that these bytes gave, if it is still known."""
@@ -129,13 +143,14 @@ def extract(
 def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozenset[str], memory: Memory) -> Header:
     top = Item(admitted.elements, admitted.encoding.little)
     decode, context = reader.decoder(top, DEFAULT), reader.context(top, Context())
+    extraction = _Extraction(reader, top, decode, context, memory)
     key = _said_of_parents(reader, top, context)
     parents = memory.get(key) if key else None
     if parents is None:
-        parents = _part(_OF_PARENTS, reader, top, decode, context)
+        parents = extraction.part(_OF_PARENTS)
         if key:
             memory.keep(key, parents)
-    own = _part(_OF_INSTANCE, reader, top, decode, context)
+    own = extraction.part(_OF_INSTANCE)
     warnings = {**parents.warnings, **own.warnings}
     names = [uid_of(reader, top, tag) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_UID, SERIES_UID)]
     if any(map(uids.has_leading_zero, names)):
@@ -164,50 +179,82 @@ def _extract(admitted: Admitted, reader: Reader, door: str, own_devices: frozens
 
 def _said_of_parents(reader: Reader, top: Item, context: Context) -> tuple[object, ...] | None:
     """The bytes of all that is not about the instance itself; None where they are too many to keep."""
-    data, find = reader.data, top.elements.get
+    data = reader.data
     said: list[object] = [reader.encoding, context]
-    for tag in _PARENT_TAGS:
-        element = find(tag)
-        if element is None:
-            said.append(None)
-            continue
-        start, length = element.value_offset, element.length
-        if length > REMEMBERED_BYTES:
-            return None
-        said.append((element.vr, bytes(data[start : start + length])))
+    for tag, element in top.elements.items():
+        if tag in _PARENT_TAGS:
+            start, length = element.value_offset, element.length
+            if length > REMEMBERED_BYTES:
+                return None
+            said += (tag, element.vr, bytes(data[start : start + length]))
     return tuple(said)
 
 
-def _part(attributes: tuple[Attribute, ...], reader: Reader, top: Item, decode: Decoder, context: Context) -> Part:
-    texts: dict[str, list[str]] = {}
-    attrs: dict[Level, dict[str, Json]] = {level: {} for level in Level}
-    columns = {level: dict(_empty_columns()[level]) for level in dict.fromkeys(a.level for a in attributes)}
-    warnings: dict[str, None] = {}
-    for attribute in attributes:
-        element = top.elements.get(attribute.tag)
-        if element is None:
-            continue
-        if element.length > (SEQUENCE_MOST if attribute.rule is Rule.SEQUENCE else VALUE_MOST):
-            warnings[CUT] = None
-            element = element._replace(length=0 if attribute.rule is Rule.SEQUENCE else VALUE_MOST, items=())
-        vr = reader.vr(element, top, context)
-        if vr not in values.TEXTUAL or attribute.tag == CHARACTER_SET:
-            attrs[attribute.level][attribute.hex] = reader.element(element, top, "", decode, context)
-            if vr not in values.NUMBERED:
+@dataclass(frozen=True, slots=True)
+class _Extraction:
+    """The data set that is read, and how."""
+
+    reader: Reader
+    top: Item
+    decode: Decoder
+    context: Context
+    memory: Memory
+
+    def part(self, attributes: tuple[Attribute, ...]) -> Part:
+        texts: dict[str, list[str]] = {}
+        attrs: dict[Level, dict[str, Json]] = {level: {} for level in Level}
+        columns = {level: dict(_empty_columns()[level]) for level in dict.fromkeys(a.level for a in attributes)}
+        warnings: dict[str, None] = {}
+        for attribute in attributes:
+            element = self.top.elements.get(attribute.tag)
+            if element is None:
                 continue
-            found = [str(number) for number in values.numbers(reader.raw(element), vr, top.little)]
-        else:
-            found = values.split(reader.raw(element), vr, decode)
-            shown = values.shown(found, vr)
-            kept: Json = {"vr": vr, "Value": shown} if shown and shown != [None] else {"vr": vr}
+            if element.length > (SEQUENCE_MOST if attribute.rule is Rule.SEQUENCE else VALUE_MOST):
+                warnings[CUT] = None
+                element = element._replace(length=0 if attribute.rule is Rule.SEQUENCE else VALUE_MOST, items=())
+            value = self._value(attribute, element)
             for level in (attribute.level, *attribute.also):
-                attrs[level][attribute.hex] = kept
-        texts[attribute.keyword] = found
-        if attribute.folded and found:
-            attrs[attribute.level][attribute.normal_key] = list(normal_values(attribute.rule, found))
-        if attribute.column is not None and found:
-            columns[attribute.level][attribute.column] = normalise(attribute.rule, found)[:COLUMN_MOST]
-    return Part(texts, attrs, columns, warnings)
+                attrs[level][attribute.hex] = value.shown
+            if value.texts is None:
+                continue
+            texts[attribute.keyword] = value.texts
+            if value.normal is not None:
+                attrs[attribute.level][attribute.normal_key] = value.normal
+            if attribute.column is not None:
+                columns[attribute.level][attribute.column] = value.column
+        return Part(texts, attrs, columns, warnings)
+
+    def _value(self, attribute: Attribute, element: Element) -> Value:
+        """What an element says; of a short value it is remembered, if it means the same in every character set."""
+        vr = self.reader.vr(element, self.top, self.context)
+        textual = vr in values.TEXTUAL and attribute.tag != CHARACTER_SET
+        if element.length > SHORT or not (textual or vr in values.NUMBERED):
+            return self._read(attribute, element, vr, textual)
+        raw = self.reader.raw(element)
+        if textual and not (raw.isascii() and b"\x1b" not in raw):
+            return self._read(attribute, element, vr, textual)
+        key = attribute.tag, vr, self.top.little, raw
+        remembered = self.memory.values
+        found = remembered.get(key)
+        if found is None:
+            if len(remembered) >= REMEMBERED_VALUES:
+                remembered.clear()
+            found = remembered[key] = self._read(attribute, element, vr, textual)
+        return found
+
+    def _read(self, attribute: Attribute, element: Element, vr: str, textual: bool) -> Value:
+        if textual:
+            texts = values.split(self.reader.raw(element), vr, self.decode)
+            listed = values.shown(texts, vr)
+            shown: Json = {"vr": vr, "Value": listed} if listed and listed != [None] else {"vr": vr}
+        else:
+            shown = self.reader.element(element, self.top, "", self.decode, self.context)
+            if vr not in values.NUMBERED:
+                return Value(shown, None)
+            texts = [str(number) for number in values.numbers(self.reader.raw(element), vr, self.top.little)]
+        normal: list[Json] | None = list(normal_values(attribute.rule, texts)) if attribute.folded and texts else None
+        column = normalise(attribute.rule, texts)[:COLUMN_MOST] if attribute.column is not None and texts else ""
+        return Value(shown, texts, column, normal)
 
 
 @cache

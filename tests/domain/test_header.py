@@ -189,3 +189,17 @@ def test_the_oldest_series_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
 def said(header: Header) -> dict[str, object]:
     """All that a header says, without the part that may be shared."""
     return {field.name: getattr(header, field.name) for field in fields(header) if field.name != "parents"}
+
+
+@pytest.mark.data
+def test_what_is_remembered_of_one_real_object_changes_no_header_of_another() -> None:
+    memory, looked_at = Memory(), 0
+    for path in (*real_files(), *real_files()):
+        raw = path.read_bytes()
+        try:
+            admitted = admit(raw)
+        except Inadmissible:
+            continue
+        looked_at += 1
+        assert said(extract(admitted, raw, memory=memory)) == said(extract(admitted, raw)), path.name
+    assert looked_at > 500

@@ -96,6 +96,7 @@ class Find(Operation):
             syntax,
             MODELS[self.context.abstract_syntax],
             relational="relational" in self.context.options,
+            combined="combined" in self.context.options,
             fuzzy="fuzzy" in self.context.options,
         )
         self._partly = asked.unsupported

@@ -48,7 +48,13 @@ class Identifier:
 
 
 def parse(
-    data: bytes, transfer_syntax: str, root: Level, *, relational: bool = False, fuzzy: bool = False
+    data: bytes,
+    transfer_syntax: str,
+    root: Level,
+    *,
+    relational: bool = False,
+    combined: bool = False,
+    fuzzy: bool = False,
 ) -> Identifier:
     """The identifier of a query in the model whose highest level is `root` (PATIENT or STUDY).
 
@@ -62,7 +68,9 @@ def parse(
         keys.add(tag)
     if not relational:
         _require_upper_keys(keys.conditions, root, level)
-    query = Query(level, tuple(keys.conditions), include=frozenset(keys.include), fuzzy=fuzzy, parents=False)
+    query = Query(
+        level, tuple(keys.conditions), include=frozenset(keys.include), fuzzy=fuzzy, combined=combined, parents=False
+    )
     return Identifier(name, query, tuple(keys.wanted), keys.unsupported)
 
 

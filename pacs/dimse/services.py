@@ -41,7 +41,7 @@ STORE = Service("store", {Field.C_STORE_RQ: Store}, frozenset(syntaxes.presentab
 # for a peer that may not store here: it is sent objects by C-GET
 RECEIVE = Service("store", {}, frozenset(syntaxes.presentable()))
 # PS3.4 C.5.1.1, C.5.2.1: relational queries, combined date and time, fuzzy matching of names
-FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN), ("relational", "", "fuzzy"))
+FIND = Service("find", {Field.C_FIND_RQ: Find}, frozenset(PLAIN), ("relational", "combined", "fuzzy"))
 MOVE = Service("move", {Field.C_MOVE_RQ: Move}, frozenset(PLAIN), ("relational",))
 COMMIT = Service("commit", {Field.N_ACTION_RQ: Commit}, frozenset(PLAIN))
 WORKLIST = Service("worklist", {Field.C_FIND_RQ: FindWorklist}, frozenset(PLAIN))

@@ -20,8 +20,9 @@ JSON = {"Accept": "application/dicom+json"}
 @pytest.fixture(scope="module")
 def items(store: Store) -> list[Dataset]:
     """A CT series of three slices with a prior of the same patient, and a SEG-like series beside it."""
-    first = ct(PatientID="A1x1", PatientName="Doe^Complete", AccessionNumber="xA1", StudyDescription="a foo b")
-    same = {"study": first.StudyInstanceUID, "PatientID": "A1x1", "PatientName": "Doe^Complete"}
+    same = {"PatientID": "A1x1", "PatientName": "Doe^Complete", "AccessionNumber": "xA1", "StudyDescription": "a foo b"}
+    first = ct(**same)
+    same["study"] = first.StudyInstanceUID
     more = [ct(series=first.SeriesInstanceUID, InstanceNumber=number, **same) for number in (2, 3)]
     beside = ct(Modality="SEG", SeriesNumber=2, **same)
     prior = ct(PatientID="A1x1", PatientName="Doe^Complete", StudyDate="20100101")

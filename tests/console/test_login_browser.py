@@ -38,7 +38,7 @@ def test_somebody_signs_in_changes_the_password_and_goes(closed: Node, origin: s
         visit = Visit(page, origin, tmp_path, is_known=True).watch()
         page.goto(f"{origin}/console/?q=doe")
         assert page.url.startswith(f"{origin}/console/login")
-        page.wait_for_function("document.activeElement.name === 'username'")  # no mouse is needed
+        page.wait_for_selector("input[name=username]:focus")  # no mouse is needed
         page.keyboard.insert_text("ada")
         page.keyboard.press("Tab")
         page.keyboard.insert_text(PASSWORD)
@@ -111,7 +111,7 @@ def test_a_page_of_others_neither_reads_nor_changes_anything(
         answers: list[tuple[str, int]] = []
         page.on("response", lambda answer: answers.append((answer.request.method, answer.status)))
         page.goto(stranger)
-        page.wait_for_function("document.title !== ''")
+        page.wait_for_selector("title:not(:empty)", state="attached")
         assert page.title() == "kept out"
         with page.expect_navigation():
             page.evaluate("document.getElementById('f').submit()")

@@ -1,6 +1,7 @@
 """Storage commitment: what is kept is confirmed, what is not is named, whoever is there to hear it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,16 @@ def due(settings: Settings) -> None:
         connection.execute("UPDATE commitment SET due_at = now() WHERE state IN ('asked', 'checked')")
 
 
+def reports(node: "Node", settings: Settings, modality: Modality, transaction: str) -> list[tuple[int, Dataset]]:
+    """What is said of a transaction to a modality of ours, once the association that asked is done with it."""
+    deadline = time.monotonic() + 30
+    while not (heard := [one for one in modality.heard if one[1].TransactionUID == transaction]):
+        assert time.monotonic() < deadline, "nothing was said"
+        due(settings)
+        report(node)
+    return heard
+
+
 def test_all_that_is_kept_is_confirmed_on_the_association_that_asked(
     live: Door, node: "Node", settings: Settings
 ) -> None:
@@ -174,9 +185,8 @@ def test_an_asker_that_has_gone_is_called_back(
     assert asking.ask(request(names(objects), transaction)).status == 0
     asking.sock.close()
     modality.heard.clear()
-    due(settings)
-    report(node)
-    [(kind, said)] = [heard for heard in modality.heard if heard[1].TransactionUID == transaction]
+    (kind, said), *more = reports(node, settings, modality, transaction)
+    assert not more
     assert kind == 1
     assert len(said.ReferencedSOPSequence) == 2
     due(settings)
@@ -192,10 +202,7 @@ def test_a_report_that_nobody_takes_is_said_again(
         asking.ask(request([(CT, generate_uid())], transaction))
         asking.hear(status=0x0110)
     modality.heard.clear()
-    live.reactor.submit(lambda: None).result(10)
-    due(settings)
-    report(node)
-    assert [said.TransactionUID for _, said in modality.heard] == [transaction]
+    assert len(reports(node, settings, modality, transaction)) == 1
 
 
 def test_a_peer_that_cannot_be_called_is_tried_again_later_and_given_up_in_the_end(

@@ -129,6 +129,11 @@ def _order(items: Sequence[Item]) -> list[int]:
     return sorted(range(len(items)), key=lambda n: items[n].place)
 
 
+def _further(items: Sequence[Item]) -> bytes:
+    """The batch for `store_further`."""
+    return b"[" + b",".join(items[n].further for n in _order(items)) + b"]"
+
+
 def _in_their_order(items: Sequence[Item], verdicts: Sequence[Verdict]) -> list[Verdict]:
     by_place = dict(zip(_order(items), verdicts, strict=True))
     return [by_place[n] for n in range(len(items))]
@@ -177,7 +182,7 @@ class Writer:
         try:
             if self._courier is None or not self._courier.is_on(connection):
                 self._courier = Courier(connection, SQL["store_further"])
-            self._courier.send(b"[" + b",".join(items[n].further for n in _order(items)) + b"]")
+            self._courier.send(_further(items))
         except psycopg.Error:
             self.close()
             return False
@@ -221,8 +226,7 @@ class Writer:
         return all(item.place[:2] in self._known for item in items)
 
     def _store_further(self, items: Sequence[Item]) -> list[Verdict]:
-        lines = b"[" + b",".join(items[n].further for n in _order(items)) + b"]"
-        rows = self._run("store_further", (lines.decode(),))
+        rows = self._run("store_further", (_further(items).decode(),))
         return _in_their_order(items, [Verdict(*row) for row in rows])
 
     def replace(self, item: Item, *, wanted: bool) -> str:

@@ -82,7 +82,7 @@ class Committer:
         items = [waiting.item for waiting in batch]
         try:
             sent = self._writer.send(items)
-            self._settle(batch)
+            self._settle(batch, here=sent)
             answers: Sequence[Answer] = self._writer.receive(items) if sent else self._writer.store(items)
         except Rejected as error:
             if len(batch) > 1:
@@ -98,14 +98,14 @@ class Committer:
         for waiting, answer in zip(batch, answers, strict=True):
             self._tell(waiting.committed, answer)
 
-    def _settle(self, batch: Sequence[Waiting]) -> None:
-        """The files of small objects, while the database is at work: one of them here, which saves a thread's turn."""
+    def _settle(self, batch: Sequence[Waiting], *, here: bool) -> None:
+        """The files of small objects, while the database is at work: one of them `here`, to save a thread's turn."""
         unsettled = [waiting for waiting in batch if waiting.to_settle]
         for waiting in unsettled:
             waiting.to_settle = False
-        for waiting in unsettled[1:]:
+        for waiting in unsettled[here:]:
             self._disk.submit(waiting.settle)
-        for waiting in unsettled[:1]:
+        for waiting in unsettled[:here]:
             waiting.settle()
 
     def _tell(self, committed: Callable[[Answer], None], answer: Answer) -> None:
